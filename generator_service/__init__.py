@@ -1,0 +1,1 @@
+"""Ticket in, group out: worker, sampler, engines, model families."""

@@ -1,0 +1,41 @@
+"""The `[generator]` section of a run file: what a generator needs beyond what `welcome` tells it."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+
+class GeneratorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Read by the generator only; two generators of one run may differ in all of it but the model."""
+
+    connect: Annotated[str, Meta(description="address of the trainer's first rank")] = "tcp://127.0.0.1:5755"
+    model: Annotated[
+        str, Meta(description="`embedded`, or a folder in diffusers' format with safetensors weights")
+    ] = "embedded"
+    engine: Annotated[
+        Literal["eager", "fake"],
+        Meta(description="what computes the images; `fake` draws deterministic patterns and needs no model"),
+    ] = "eager"
+    batch_images: Annotated[
+        int,
+        Meta(ge=1, le=65536, description="static batch of the engine, in images; groups are packed into it"),
+    ] = 48
+    pack_milliseconds: Annotated[
+        int, Meta(ge=0, le=10000, description="how long a part-filled batch waits for more tickets")
+    ] = 50
+    device: Annotated[str, Meta(description="auto, cpu, cuda or cuda:N")] = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Meta(
+            description="arithmetic; auto is float16 on CUDA, bfloat16 on CPUs that multiply it in hardware"
+        ),
+    ] = "auto"
+    threads: Annotated[
+        int, Meta(ge=0, le=1024, description="compute threads on a CPU; 0 leaves it to torch")
+    ] = 1
+    wait_seconds: Annotated[
+        float, Meta(ge=0, description="how long a worker waits for a trainer, at start and after losing it")
+    ] = 120.0
+    fake_images_per_second: Annotated[
+        float, Meta(ge=0, description="speed of the fake engine; 0 is as fast as it can")
+    ] = 0.0

@@ -1,0 +1,277 @@
+"""The I/O thread of a worker: the only code that touches its ZeroMQ sockets.
+
+ trainer ranks ⇄ Channel (Conversation) ─Tickets→ Packer ─batch→ inbox ──→ compute thread
+                      ↑                                                       │
+                      └───────────── outcomes ←── commands + wake-up ←────────┘
+
+Each turn consumes commands and messages, produces messages and at most one batch, and waits for a socket, a
+wake-up or the next 0.1 s, whichever comes first. Nothing in it blocks, so heartbeats go on while a batch
+computes.
+"""
+
+import queue
+import threading
+import time
+from collections import Counter, deque
+
+import zmq
+
+from generator_service.channel import Channel
+from generator_service.commands import Command, Equip, HandOver, Leave, NextBatch
+from generator_service.conversation import Conversation, Equipment, Vitals, WorkerFacts
+from generator_service.credit import credit_shares
+from generator_service.pace import Pace
+from generator_service.packer import Assignment, Packer
+from protocol import PROTOCOL_VERSION
+from protocol.errors import MalformedMessageError, UserError
+from protocol.frames import decode_from_trainer
+from protocol.generation import GenerationSpec
+from protocol.messages import Cancel, Reject, Stop, Tickets, TrainerHeartbeat, TrainerMessage, Welcome
+
+FINISH_SECONDS = 7.0
+"""A batch under way is finished before leaving only if it takes less than this."""
+FLUSH_SECONDS = 1.0
+TURN_MILLISECONDS = 100
+SHORTEST_WAIT_SECONDS = 1.0
+"""Below this a trainer that is there could not answer in time."""
+
+
+class LinkLoop:
+    """Runs until told to leave, refused, orphaned for too long, or broken."""
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        wake: "zmq.Socket[bytes]",
+        connect: str,
+        facts: WorkerFacts,
+        *,
+        wait_seconds: float,
+        pack_seconds: float,
+        stop: threading.Event,
+    ) -> None:
+        self._context, self._wake, self._connect, self._facts = context, wake, connect, facts
+        self._wait_seconds = max(wait_seconds, SHORTEST_WAIT_SECONDS)
+        self._pack_seconds = pack_seconds
+        self._stop = stop
+        self.commands: deque[Command] = deque()
+        self.inbox: queue.Queue[GenerationSpec | list[Assignment] | None] = queue.Queue()
+        """For the compute thread: the spec once, then batches; None is the end."""
+        self.abandoned = threading.Event()
+        """Set when nobody will take what is being drawn."""
+        self.failure: Exception | None = None
+        self.told_at: float | None = None
+        """When leaving began."""
+        self.groups_sent = 0
+        self.malformed: Counter[str] = Counter()
+        self._channels: dict[int, Channel] = {}
+        self._run = ""
+        self._equipment: Equipment | None = None
+        self._packer = Packer(groups_per_batch=1, pack_seconds=pack_seconds)
+        self._groups_per_batch = 0
+        self._wanted: dict[int, int] = {}
+        self._pace = Pace(0.0)
+        self._hungry = False
+        self._under_way: list[Assignment] = []
+        self._leave_by: float | None = None
+        self._ended = False
+
+    def run(self) -> None:
+        """The thread's body. Its end is always announced; `failure` says why if there is a reason."""
+        try:
+            self._open(0, self._connect, time.monotonic())
+            while not self._ended:
+                self._turn()
+        except Exception as error:
+            # Not swallowed: the compute thread raises it as the worker's end.
+            self.failure = error
+        finally:
+            self.told_at = self.told_at or time.monotonic()
+            self.abandoned.set()
+            for channel in self._channels.values():
+                channel.close()
+            self._wake.close(linger=0)
+            self.inbox.put(None)
+
+    def _turn(self) -> None:
+        self._wait()
+        now = time.monotonic()
+        while self.commands:
+            self._obey(self.commands.popleft(), now)
+        for rank, channel in list(self._channels.items()):
+            for frames in channel.receive():
+                self._take(rank, channel, frames, now)
+        if self._stop.is_set() and self._leave_by is None:
+            self._begin_leaving(now, finish=self._pace.left_seconds(now) < FINISH_SECONDS)
+        self._reopen_silent(now)
+        self._speak(now)
+        if self._leave_by is not None:
+            drained = all(channel.drained for channel in self._channels.values())
+            if now >= self._leave_by or (not self._pace.drawing and drained):
+                self._say_bye()
+            return
+        self._check_orphaned(now)
+        self._hand_out(now)
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        milliseconds = TURN_MILLISECONDS
+        due_at = self._packer.due_at(now)
+        if self._hungry and due_at is not None:
+            milliseconds = min(milliseconds, max(0, round(1000 * (due_at - now))))
+        poller = zmq.Poller()
+        poller.register(self._wake, zmq.POLLIN)
+        for channel in self._channels.values():
+            poller.register(channel.socket, zmq.POLLIN if channel.drained else zmq.POLLIN | zmq.POLLOUT)
+        poller.poll(milliseconds)
+        try:
+            while True:
+                self._wake.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+
+    def _obey(self, command: Command, now: float) -> None:
+        match command:
+            case Equip():
+                self._equipment = command.equipment
+                self._groups_per_batch = command.groups_per_batch
+                self._packer = Packer(
+                    groups_per_batch=command.groups_per_batch, pack_seconds=self._pack_seconds
+                )
+                self._pace = Pace(command.batch_seconds)
+            case NextBatch():
+                self._hungry = True
+            case HandOver():
+                self._pace.finish(now)
+                self._under_way = []
+                for outcome in command.outcomes:
+                    if outcome.rank in self._channels:
+                        self._channels[outcome.rank].keep(outcome)
+            case Leave():
+                if self._leave_by is None:
+                    self._begin_leaving(now, finish=False)
+
+    def _take(self, rank: int, channel: Channel, frames: list[zmq.Frame], now: float) -> None:
+        try:
+            message = decode_from_trainer(frames)
+            channel.conversation.receive(message, now)
+        except MalformedMessageError as error:
+            self.malformed[error.reason] += 1
+            return
+        self._act(rank, channel, message, now)
+
+    def _act(self, rank: int, channel: Channel, message: TrainerMessage, now: float) -> None:
+        match message:
+            case Welcome():
+                self._welcomed(rank, channel, message, now)
+            case Tickets():
+                held = {one.ticket.group_id for one in self._under_way if one.rank == rank} | set(
+                    channel.unsent
+                )
+                fresh = [ticket for ticket in message.tickets if ticket.group_id not in held]
+                self._packer.add(rank, fresh, now)
+            case TrainerHeartbeat():
+                self._wanted[rank] = message.wanted
+                self._packer.want(rank, message.wanted)
+            case Cancel():
+                self._packer.cancel(rank, message.group_ids)
+            case Stop():
+                self._begin_leaving(now, finish=False)
+            case Reject():
+                if not message.retry:
+                    raise _refused(channel.endpoint, message.reason)
+
+    def _welcomed(self, rank: int, channel: Channel, welcome: Welcome, now: float) -> None:
+        if welcome.protocol != PROTOCOL_VERSION:
+            raise _refused(
+                channel.endpoint, f"it speaks protocol {welcome.protocol}, this worker {PROTOCOL_VERSION}"
+            )
+        if self._run and welcome.run != self._run:
+            raise _refused(
+                channel.endpoint, f"it runs {welcome.run}, this worker was equipped for {self._run}"
+            )
+        if not self._run:
+            self._run = welcome.run
+            self.inbox.put(welcome.generation)
+        if rank == 0:
+            self._set_endpoints(welcome.endpoints, now)
+
+    def _set_endpoints(self, endpoints: tuple[str, ...], now: float) -> None:
+        """Ranks beyond the first are reached at the addresses they tell; the first where it was found."""
+        for rank in [rank for rank in self._channels if rank >= len(endpoints)]:
+            self._channels.pop(rank).close()
+            self._packer.drop_rank(rank)
+        for rank, endpoint in enumerate(endpoints):
+            known = self._channels.get(rank)
+            if rank == 0 or (known is not None and known.endpoint == endpoint):
+                continue
+            if known is not None:
+                known.close()
+                self._packer.drop_rank(rank)
+            self._open(rank, endpoint, now)
+
+    def _open(self, rank: int, endpoint: str, now: float) -> None:
+        self._channels[rank] = Channel(self._context, endpoint, Conversation(self._facts, now, run=self._run))
+
+    def _reopen_silent(self, now: float) -> None:
+        for rank, channel in self._channels.items():
+            if channel.conversation.must_reopen(now):
+                # The trainer gives these tickets out again; drawn groups are kept, it may still want them.
+                self._packer.drop_rank(rank)
+                channel.reopen(now)
+
+    def _speak(self, now: float) -> None:
+        ranks = sorted(self._channels)
+        shares = credit_shares(self._groups_per_batch, [self._wanted.get(rank, 0) for rank in ranks])
+        vitals = Vitals(idle_seconds=self._pace.idle_seconds(now), batch_seconds=self._pace.p95_seconds)
+        for rank, share in zip(ranks, shares, strict=True):
+            credit = share if self._leave_by is None else 0
+            channel = self._channels[rank]
+            self.groups_sent += channel.speak(now, equipment=self._equipment, credit=credit, vitals=vitals)
+
+    def _hand_out(self, now: float) -> None:
+        batch = self._packer.take(now) if self._hungry else []
+        if batch:
+            self._hungry = False
+            self._under_way = batch
+            self._pace.start(now)
+            self.inbox.put(batch)
+
+    def _check_orphaned(self, now: float) -> None:
+        lost = [channel.conversation.lost_at for channel in self._channels.values()]
+        since = [lost_at for lost_at in lost if lost_at is not None]
+        if len(since) == len(lost) and now - max(since) >= self._wait_seconds:
+            raise UserError(
+                "no trainer",
+                expected=f"an answer within {self._wait_seconds:g} s",
+                got="none",
+                where=self._connect,
+                mend="start the trainer, or give its address with --generator.connect",
+            )
+
+    def _begin_leaving(self, now: float, *, finish: bool) -> None:
+        self.told_at = self.told_at or now
+        self._leave_by = now + FINISH_SECONDS if finish else now
+
+    def _say_bye(self) -> None:
+        """Gives back every ticket that will not be drawn, and ends the loop."""
+        self.abandoned.set()
+        for rank, channel in self._channels.items():
+            drawing = tuple(one.ticket.group_id for one in self._under_way if one.rank == rank)
+            channel.say_bye(self._packer.waiting(rank) + drawing)
+        flush_by = time.monotonic() + FLUSH_SECONDS
+        while not all(channel.drained for channel in self._channels.values()) and time.monotonic() < flush_by:
+            for channel in self._channels.values():
+                channel.flush()
+            time.sleep(0.01)
+        self._ended = True
+
+
+def _refused(endpoint: str, reason: str) -> UserError:
+    return UserError(
+        "the trainer refused this worker",
+        expected="a worker that fits the run",
+        got=reason,
+        where=endpoint,
+        mend="use the run's model and settings, or start a worker for the other run",
+    )

@@ -1,0 +1,43 @@
+"""How fast the compute thread is, and how long it has been at what it does. Pure: told the time."""
+
+from collections import deque
+
+RECENT_BATCHES = 64
+
+
+class Pace:
+    """Wall times of recent static batches."""
+
+    def __init__(self, first_seconds: float) -> None:
+        """`first_seconds` is the batch time of the engine's warm-up."""
+        self._recent = deque([first_seconds], maxlen=RECENT_BATCHES)
+        self._started_at: float | None = None
+
+    @property
+    def drawing(self) -> bool:
+        """Whether a batch is under way."""
+        return self._started_at is not None
+
+    @property
+    def p95_seconds(self) -> float:
+        """The 95th percentile (nearest rank) of the recent batches."""
+        ordered = sorted(self._recent)
+        return ordered[-(-95 * len(ordered) // 100) - 1]
+
+    def start(self, now: float) -> None:
+        """A batch was handed to the compute thread."""
+        self._started_at = now
+
+    def finish(self, now: float) -> None:
+        """It came back."""
+        if self._started_at is not None:
+            self._recent.append(now - self._started_at)
+        self._started_at = None
+
+    def idle_seconds(self, now: float) -> float:
+        """Since the compute thread last finished a batch or was without work."""
+        return 0.0 if self._started_at is None else now - self._started_at
+
+    def left_seconds(self, now: float) -> float:
+        """How much longer the batch under way should take; 0 when there is none."""
+        return 0.0 if self._started_at is None else max(0.0, self.p95_seconds - (now - self._started_at))

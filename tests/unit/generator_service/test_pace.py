@@ -1,0 +1,32 @@
+"""Batch times and idleness."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from generator_service.pace import RECENT_BATCHES, Pace
+
+
+@given(st.lists(st.floats(0.01, 100), max_size=200))
+def test_p95_is_the_nearest_rank_of_recent_batches(seconds: list[float]) -> None:
+    """As numpy computes it, over the last 64 with the warm-up's time before them."""
+    pace, now = Pace(1.0), 0.0
+    lasted = [1.0]
+    for duration in seconds:
+        pace.start(now)
+        lasted.append(now + duration - now)
+        now += duration
+        pace.finish(now)
+    expected = np.percentile(lasted[-RECENT_BATCHES:], 95, method="inverted_cdf")
+    assert pace.p95_seconds == expected
+
+
+def test_idleness_grows_while_a_batch_is_under_way_only() -> None:
+    """And what is left of a batch is guessed from the batches before."""
+    pace = Pace(4.0)
+    assert (pace.drawing, pace.idle_seconds(9.0), pace.left_seconds(9.0)) == (False, 0.0, 0.0)
+    pace.start(10.0)
+    assert (pace.drawing, pace.idle_seconds(11.0), pace.left_seconds(11.0)) == (True, 1.0, 3.0)
+    assert pace.left_seconds(20.0) == 0.0
+    pace.finish(12.0)
+    assert (pace.drawing, pace.idle_seconds(15.0)) == (False, 0.0)

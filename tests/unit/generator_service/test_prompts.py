@@ -1,0 +1,63 @@
+"""Caption embeddings against diffusers' `encode_prompt`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from generator_service import prompts
+from generator_service.prompts import CaptionEncoder
+
+
+class _Counting(torch.nn.Module):
+    """Counts the calls of a text encoder."""
+
+    def __init__(self, encoder: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.config, self.device, self.calls = encoder, encoder.config, torch.device("cpu"), 0
+
+    def forward(self, *args: object, **options: object) -> object:
+        self.calls += 1
+        return self.encoder(*args, **options)
+
+
+@pytest.fixture
+def pipeline(guided_folder: Path) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(guided_folder, safety_checker=None)
+
+
+@torch.inference_mode()
+def test_embeddings_equal_those_of_diffusers(pipeline: StableDiffusionPipeline) -> None:
+    """Short, empty and overlong captions; the order asked for is the order given."""
+    captions = ["a dog", "", "far too long a text for sixteen tokens of letters", "a dog"]
+    encoder = CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder, slots=2)
+    got = encoder.encode(captions)
+    expected, _ = pipeline.encode_prompt(captions, "cpu", 1, False)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_caption_is_encoded_once(
+    pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeats cost nothing until the least recently used caption has left the cache."""
+    monkeypatch.setattr(prompts, "CACHED_CAPTIONS", 2)
+    counting = _Counting(pipeline.text_encoder)
+    encoder = CaptionEncoder(pipeline.tokenizer, counting, slots=2)
+    encoder.encode(["one", "two", "one"])
+    encoder.encode(["two", "one"])
+    assert counting.calls == 1
+    encoder.encode(["three"])
+    encoder.encode(["one"])
+    assert counting.calls == 2
+    encoder.encode(["two"])
+    assert counting.calls == 3
+
+
+@torch.inference_mode()
+def test_an_embedding_does_not_depend_on_its_neighbours(pipeline: StableDiffusionPipeline) -> None:
+    """Bit for bit, alone or beside others."""
+    alone = CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder, slots=3).encode(["a dog"])
+    beside = CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder, slots=3).encode(["x", "y z", "a dog"])
+    assert torch.equal(alone[0], beside[2])
