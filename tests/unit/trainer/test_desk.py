@@ -1,0 +1,280 @@
+"""The desk answers every worker as the wire page says; times are arguments, nothing waits."""
+
+import numpy as np
+import pytest
+import zmq
+
+from protocol import PROTOCOL_VERSION
+from protocol.errors import MalformedMessageError
+from protocol.generation import GenerationSpec
+from protocol.messages import (
+    Bye,
+    Cancel,
+    Equipped,
+    Failed,
+    Hello,
+    Ready,
+    Reject,
+    Stop,
+    Tickets,
+    TrainerHeartbeat,
+    TrainerMessage,
+    Welcome,
+    WorkerHeartbeat,
+)
+from protocol.payload import describe_images
+from trainer.captions import Captions
+from trainer.done import DoneIds
+from trainer.errors import TooManyDeadLettersError
+from trainer.feed.desk import Desk, DeskSettings
+from trainer.feed.leases import Leases
+from trainer.plan import Plan
+
+SPEC = GenerationSpec(views=2, size=8)
+PLAN = Plan(Captions(["a", "b", "c"]), 0, SPEC)
+STAMP = {"run": PLAN.digest, "session": "now"}
+A, B = b"A", b"B"
+
+
+def _desk(content: str = "", window: int = 4, target: int = 100) -> Desk:
+    settings = DeskSettings(
+        session="now", endpoints=("tcp://127.0.0.1:1",), content=content, lease_seconds=10.0
+    )
+    return Desk(PLAN, Leases(DoneIds(), target=target, window=window), settings)
+
+
+def _hello(worker: str = "w", run: str = "", protocol: int = PROTOCOL_VERSION) -> Hello:
+    return Hello(run=run, session="", protocol=protocol, worker=worker, device="cpu", weights="d")
+
+
+def _equipped(content: str = "c") -> Equipped:
+    return Equipped(**STAMP, content=content, engine="e", batch_images=4)
+
+
+def _join(desk: Desk, identity: bytes, now: float = 0.0) -> None:
+    desk.handle(identity, _hello(identity.decode()), None, now)
+    desk.handle(identity, _equipped(), None, now)
+
+
+def _send_group(
+    desk: Desk, identity: bytes, group_id: int, now: float, run: str = PLAN.digest
+) -> list[object]:
+    images = np.full((2, 8, 8, 3), group_id, np.uint8)
+    group = describe_images(images, run=run, session="now", group_id=group_id, draw_seconds=0.1)
+    return list(desk.handle(identity, group, zmq.Frame(images.tobytes()), now))
+
+
+def _only(outgoing: list[tuple[bytes, TrainerMessage]]) -> TrainerMessage:
+    assert len(outgoing) == 1
+    return outgoing[0][1]
+
+
+def test_hello_is_answered_with_everything_a_worker_must_know() -> None:
+    """Run, session, endpoints, spec, intervals."""
+    welcome = _only(_desk().handle(A, _hello(), None, 0.0))
+    assert isinstance(welcome, Welcome)
+    assert (welcome.run, welcome.session, welcome.generation) == (PLAN.digest, "now", SPEC)
+    assert welcome.endpoints == ("tcp://127.0.0.1:1",)
+
+
+@pytest.mark.parametrize(
+    ("hello", "word"), [(_hello(protocol=99), "protocol"), (_hello(run="other"), "was drawing for other")]
+)
+def test_a_worker_of_another_version_or_run_is_turned_away(hello: Hello, word: str) -> None:
+    """Told why, not to be tried again, and counted."""
+    desk = _desk()
+    reject = _only(desk.handle(A, hello, None, 0.0))
+    assert isinstance(reject, Reject)
+    assert word in reject.reason
+    assert not reject.retry
+    assert desk.refused.total() == 1
+
+
+def test_an_unknown_socket_is_told_to_say_hello() -> None:
+    """After a silence or a restart of the trainer."""
+    reject = _only(_desk().handle(A, Ready(**STAMP, credit=1), None, 0.0))
+    assert isinstance(reject, Reject)
+    assert reject.retry
+
+
+def test_credit_is_absolute_and_tickets_wait_for_the_engine() -> None:
+    """No ticket before `equipped`; the same credit twice orders nothing more."""
+    desk = _desk(window=10)
+    desk.handle(A, _hello(), None, 0.0)
+    assert desk.handle(A, Ready(**STAMP, credit=3), None, 0.0) == []
+    tickets = _only(desk.handle(A, _equipped(), None, 0.0))
+    assert isinstance(tickets, Tickets)
+    assert tickets.tickets == tuple(PLAN.ticket(i) for i in range(3))
+    assert desk.handle(A, Ready(**STAMP, credit=3), None, 0.1) == []
+    more = _only(desk.handle(A, Ready(**STAMP, credit=5), None, 0.2))
+    assert isinstance(more, Tickets)
+    assert [t.group_id for t in more.tickets] == [3, 4]
+
+
+def test_credit_of_an_old_session_counts_for_nothing() -> None:
+    """It was given to a trainer that is gone."""
+    desk = _desk()
+    _join(desk, A)
+    old = Ready(run=PLAN.digest, session="before", credit=3)
+    assert desk.handle(A, old, None, 0.0) == []
+
+
+def test_a_group_frees_the_worker_and_not_the_window() -> None:
+    """Slots come back when trained, not when received."""
+    desk = _desk(window=2)
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=2), None, 0.0)
+    assert _send_group(desk, A, 0, 1.0) == []
+    arrived = desk.arrivals.popleft()
+    assert arrived.ticket == PLAN.ticket(0)
+    assert (arrived.worker, arrived.content, arrived.engine) == ("A", "c", "e")
+    assert int(arrived.images_NHWC[0, 0, 0, 0]) == 0
+    desk.leases.train([0])
+    assert [t.group_id for t in _only(desk.grant(2.0)).tickets] == [2]  # type: ignore[union-attr]  # Tickets
+
+
+def test_a_second_copy_is_counted_and_dropped() -> None:
+    """Duplicates never reach the trainer."""
+    desk = _desk()
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=1), None, 0.0)
+    _send_group(desk, A, 0, 1.0)
+    _send_group(desk, A, 0, 1.1)
+    assert len(desk.arrivals) == 1
+    assert desk.refused["duplicate"] == 1
+
+
+def test_a_group_of_another_run_is_refused_and_its_sender_leaves() -> None:
+    """Never trained on."""
+    desk = _desk()
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=1), None, 0.0)
+    [(_, reject)] = _send_group(desk, A, 0, 1.0, run="other")
+    assert isinstance(reject, Reject)
+    assert not desk.arrivals
+
+
+def test_a_damaged_payload_is_counted_and_the_ticket_goes_out_again() -> None:
+    """Checksum errors cost a redraw, not the run."""
+    desk = _desk()
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=1), None, 0.0)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    group = describe_images(images, **STAMP, group_id=0, draw_seconds=0.1)
+    bad = zmq.Frame(images.tobytes()[:-1] + b"\x01")
+    again = _only(desk.handle(A, group, bad, 1.0))
+    assert isinstance(again, Tickets)
+    assert [t.group_id for t in again.tickets] == [0]
+    assert desk.refused["checksum"] == 1
+
+
+def test_another_content_hash_is_rejected_in_one_line() -> None:
+    """What, expected, got, how to mend; the first worker's model is the run's."""
+    desk = _desk()
+    _join(desk, A)
+    desk.handle(B, _hello("B"), None, 0.0)
+    reject = _only(desk.handle(B, _equipped("other"), None, 0.0))
+    assert isinstance(reject, Reject)
+    assert "expected content hash c, got other" in reject.reason
+    assert "\n" not in reject.reason
+    assert desk.peers.equipped == [A]
+
+
+def test_a_resumed_run_knows_its_content() -> None:
+    """The checkpoint's hash binds the first worker too."""
+    desk = _desk(content="c0")
+    desk.handle(A, _hello(), None, 0.0)
+    assert isinstance(_only(desk.handle(A, _equipped("c1"), None, 0.0)), Reject)
+
+
+def test_silence_is_death_and_any_message_is_life() -> None:
+    """After 5 s unheard its tickets go to another worker; a heartbeat keeps it."""
+    desk = _desk(window=2)
+    _join(desk, A)
+    _join(desk, B)
+    desk.handle(A, Ready(**STAMP, credit=2), None, 0.0)
+    desk.handle(B, WorkerHeartbeat(**STAMP, idle_seconds=0.0, batch_seconds=0.0), None, 4.0)
+    desk.handle(B, Ready(**STAMP, credit=2), None, 4.0)
+    outgoing = desk.tick(5.1)
+    assert desk.peers.equipped == [B]
+    [tickets] = [message for _, message in outgoing if isinstance(message, Tickets)]
+    assert [t.group_id for t in tickets.tickets] == [0, 1]
+
+
+def test_a_stuck_worker_beats_but_loses_its_leases() -> None:
+    """Heartbeats without progress do not renew; progress does; slow batches are allowed for."""
+    desk = _desk(window=1)
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=1), None, 0.0)
+    for second in range(1, 11):
+        desk.handle(A, WorkerHeartbeat(**STAMP, idle_seconds=second, batch_seconds=0.1), None, float(second))
+        assert not [m for _, m in desk.tick(float(second)) if isinstance(m, Cancel)]
+    desk.handle(A, WorkerHeartbeat(**STAMP, idle_seconds=10.5, batch_seconds=0.1), None, 10.5)
+    cancelled = [m for _, m in desk.tick(10.6) if isinstance(m, Cancel)]
+    assert [m.group_ids for m in cancelled] == [(0,)]
+
+    slow = _desk(window=1)
+    _join(slow, A)
+    slow.handle(A, Ready(**STAMP, credit=1), None, 0.0)
+    slow.handle(A, WorkerHeartbeat(**STAMP, idle_seconds=11.0, batch_seconds=4.0), None, 11.0)
+    assert not [m for _, m in slow.tick(15.9) if isinstance(m, Cancel)]
+
+
+def test_bye_returns_tickets() -> None:
+    """They go out again at once and the worker is forgotten."""
+    desk = _desk(window=2)
+    _join(desk, A)
+    _join(desk, B)
+    desk.handle(A, Ready(**STAMP, credit=2), None, 0.0)
+    desk.handle(B, Ready(**STAMP, credit=2), None, 0.0)
+    outgoing = desk.handle(A, Bye(**STAMP, returned=(0, 1)), None, 1.0)
+    [(to, tickets)] = outgoing
+    assert to == B
+    assert isinstance(tickets, Tickets)
+    assert desk.peers.equipped == [B]
+
+
+def test_heartbeats_tell_what_is_wanted_and_buffered() -> None:
+    """One a second to every worker."""
+    desk = _desk(window=4)
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=1), None, 0.0)
+    _send_group(desk, A, 0, 0.5)
+    beats = [message for _, message in desk.tick(1.0) if isinstance(message, TrainerHeartbeat)]
+    assert [(beat.wanted, beat.buffered) for beat in beats] == [(2, 1)]
+    assert not [m for _, m in desk.tick(1.5) if isinstance(m, TrainerHeartbeat)]
+
+
+def test_too_many_dead_letters_end_the_run() -> None:
+    """From 20 on, over 1% of all: the cause is the model or the captions."""
+    desk = _desk(window=100)
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=1), None, 0.0)
+
+    def fail_all() -> None:
+        for _ in range(200):
+            held = next(iter(desk.leases._held[A]))
+            desk.handle(A, Failed(**STAMP, group_id=held, reason="no such token"), None, 0.0)
+
+    with pytest.raises(TooManyDeadLettersError, match="no such token"):
+        fail_all()
+    assert len(desk.leases.dead) == 20
+
+
+def test_bytes_that_are_no_message_are_counted() -> None:
+    """Known workers are told; strangers get no answer."""
+    desk = _desk()
+    _join(desk, A)
+    error = MalformedMessageError("header", "truncated")
+    assert isinstance(_only(desk.refuse(A, error, 0.0)), Reject)
+    assert desk.refuse(b"stranger", error, 0.0) == []
+    assert desk.refused["header"] == 2
+
+
+def test_everybody_is_told_when_the_run_ends() -> None:
+    """`stop` with its reason."""
+    desk = _desk()
+    _join(desk, A)
+    [(to, stop)] = desk.farewell("finished")
+    assert to == A
+    assert stop == Stop(**STAMP, reason="finished")

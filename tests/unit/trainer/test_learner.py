@@ -1,0 +1,151 @@
+"""One learner: it learns, it comes back from its tensors bit for bit, and it stops before a bad update."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from protocol.errors import UserError
+from trainer.batch import Batch, DrawnGroup
+from trainer.captions import Captions
+from trainer.checkpoint import Checkpoints, TrainedState
+from trainer.config import TrainerConfig
+from trainer.errors import NonFiniteLossError
+from trainer.learner import Learner
+from trainer.plan import Plan
+
+ENCODER = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+
+
+def _config(**train: Any) -> TrainerConfig:
+    tables = {
+        "run": {"max_steps": 200},
+        "generation": {"views": 3, "size": 16},
+        "model": {"encoder": ENCODER, "head_hidden": 32, "head_out": 16},
+        "train": {
+            "batch_groups": 4,
+            "warmup_steps": 2,
+            "lr": 3e-3,
+            "precision": "float32",
+            "device": "cpu",
+            **train,
+        },
+        "augment": {"crop_size": 16, "strength": "weak"},
+    }
+    return msgspec.convert(tables, TrainerConfig, strict=False)
+
+
+CONFIG = _config()
+PLAN = Plan(Captions([f"c{i}" for i in range(20)]), 0, CONFIG.generation)
+
+
+def _batch(step: int) -> Batch:
+    """Four captions of one colour each, three noisy views."""
+    groups = []
+    for group_id in range(4):
+        rng = np.random.default_rng([step, group_id])
+        images = (
+            rng.integers(0, 60, (3, 16, 16, 3)) + np.array([40, 80, 120]) * (group_id % 2) + 20 * group_id
+        )
+        groups.append(
+            DrawnGroup(
+                ticket=PLAN.ticket(group_id),
+                images_NHWC=images.clip(0, 255).astype(np.uint8),
+                source="online",
+                worker="w",
+                content="c",
+                engine="e",
+                digest="0" * 16,
+                arrived_seconds=0.0,
+            )
+        )
+    return Batch(step=step, groups=tuple(groups), uses=(1,) * 4)
+
+
+def test_the_loss_falls_towards_its_floor() -> None:
+    """Colours are easily told apart: the excess over the floor drops by more than half in 40 steps."""
+    learner = Learner(CONFIG)
+    results = [learner.step(_batch(step)) for step in range(1, 41)]
+    first, last = results[0], results[-1]
+    assert last.loss_excess < 0.5 * first.loss_excess
+    assert first.loss == pytest.approx(first.loss_excess + np.log(2), abs=1e-5), "two positives an anchor"
+    assert set(last.measures()) == {"alignment", "uniformity", "rankme"}
+    assert first.lr == pytest.approx(1.5e-3)
+
+
+def test_a_learner_comes_back_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> None:
+    """Weights, AdamW's averages and statistics: the next losses are the same numbers."""
+    one = Learner(CONFIG)
+    for step in range(1, 4):
+        one.step(_batch(step))
+    state = TrainedState(
+        step=3,
+        plan="p",
+        content="",
+        done_low=0,
+        done_above=(),
+        dead_letters={},
+        ring=(),
+        groups_trained=0,
+        uses=0,
+        images_received=0,
+        wait_seconds=0.0,
+        train_seconds=0.0,
+    )
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(state, one.tensors())
+    loaded = checkpoints.latest()
+    assert loaded is not None
+    other = Learner(CONFIG)
+    other.load(loaded[1])
+    assert [one.step(_batch(s)).loss for s in (4, 5, 6)] == [other.step(_batch(s)).loss for s in (4, 5, 6)]
+
+
+def test_two_learners_of_one_seed_are_the_same_and_of_another_are_not() -> None:
+    """Weights come from the run's seed alone, whatever was drawn from torch before."""
+    first = Learner(CONFIG).step(_batch(1)).loss
+    torch.randn(100)
+    assert Learner(CONFIG).step(_batch(1)).loss == first
+    other = msgspec.structs.replace(CONFIG, run=msgspec.structs.replace(CONFIG.run, seed=1))
+    assert Learner(other).step(_batch(1)).loss != first
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_change() -> None:
+    """The error names the step; the last good weights can still be saved."""
+    learner = Learner(CONFIG)
+    learner.step(_batch(1))
+    with torch.no_grad():
+        learner.head.out.weight.fill_(float("nan"))
+    before = {name: tensor.clone() for name, tensor in learner.encoder.named_parameters()}
+    with pytest.raises(NonFiniteLossError, match="step 2"):
+        learner.step(_batch(2))
+    assert all(torch.equal(before[name], tensor) for name, tensor in learner.encoder.named_parameters())
+
+
+def test_a_checkpoint_of_another_model_is_one_line() -> None:
+    """Names the section and what differs."""
+    tensors = Learner(CONFIG).tensors()
+    wider = msgspec.structs.replace(CONFIG, model=msgspec.structs.replace(CONFIG.model, head_out=8))
+    with pytest.raises(UserError, match="another model") as caught:
+        Learner(wider).load(tensors)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_not_there_is_one_line() -> None:
+    """And the way out."""
+    with pytest.raises(UserError, match=r"--train\.device cpu"):
+        Learner(_config(device="cuda:99"))
+
+
+def test_encode_gives_float32_features_and_leaves_training_alone() -> None:
+    """Evaluation mode, no gradient."""
+    learner = Learner(CONFIG)
+    images = torch.randn(5, 3, 16, 16)
+    features = learner.encode(images)
+    assert features.shape == (5, 16)
+    assert features.dtype == torch.float32
+    assert not features.requires_grad
+    assert torch.equal(features, learner.encode(images))

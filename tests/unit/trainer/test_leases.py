@@ -1,0 +1,234 @@
+"""The lease machine, by example and against a plain model under every interleaving that hypothesis finds."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+
+from trainer.done import DoneIds
+from trainer.feed.leases import Leases, Received
+
+A, B = b"a", b"b"
+
+
+def _leases(target: int = 100, window: int = 8, done: DoneIds | None = None) -> Leases:
+    return Leases(done or DoneIds(), target=target, window=window)
+
+
+def test_ids_are_issued_in_ascending_order_within_the_window() -> None:
+    """The window bounds waiting, leased and received together; training frees it."""
+    leases = _leases(window=3)
+    assert leases.issue(A, 10, 0.0, [A]) == [0, 1, 2]
+    assert leases.receive(1) is Received.ACCEPTED
+    assert leases.issue(A, 10, 0.0, [A]) == []
+    leases.train([1])
+    assert leases.issue(A, 10, 0.0, [A]) == [3]
+
+
+def test_no_id_beyond_the_target_is_issued() -> None:
+    """A run of `target` trainings with reuse 1 orders exactly `target` groups that can be drawn."""
+    leases = _leases(target=2)
+    assert leases.issue(A, 10, 0.0, [A]) == [0, 1]
+    leases.receive(0)
+    leases.train([0])
+    assert leases.issue(A, 10, 0.0, [A]) == []
+
+
+def test_a_dead_worker_s_tickets_go_to_the_front_of_the_queue() -> None:
+    """What a dead worker held is issued before any new id."""
+    leases = _leases()
+    leases.issue(A, 2, 0.0, [A, B])
+    leases.issue(B, 1, 0.0, [A, B])
+    leases.lose_worker(A)
+    assert leases.issue(B, 3, 1.0, [B]) == [0, 1, 3]
+
+
+def test_a_late_group_is_taken_and_its_second_copy_is_not() -> None:
+    """An expired ticket's first arrival wins, whoever sends it."""
+    leases = _leases()
+    leases.issue(A, 1, 0.0, [A, B])
+    assert leases.expire(A, 0.0, 10.0, 11.0) == [0]
+    leases.issue(B, 1, 11.0, [A, B])
+    assert leases.receive(0) is Received.ACCEPTED
+    assert leases.held(B) == 0
+    assert leases.receive(0) is Received.DUPLICATE
+    leases.train([0])
+    assert leases.receive(0) is Received.DUPLICATE
+
+
+def test_progress_renews_a_lease() -> None:
+    """A lease counts from the later of its issue and the worker's last progress."""
+    leases = _leases()
+    leases.issue(A, 1, 0.0, [A])
+    assert leases.expire(A, 5.0, 10.0, 14.9) == []
+    assert leases.expire(A, 5.0, 10.0, 15.1) == [0]
+
+
+def test_two_failures_on_different_workers_make_a_dead_letter() -> None:
+    """A failed ticket goes to another worker; its second failure buries it and another id takes its place."""
+    leases = _leases(target=1)
+    assert leases.issue(A, 1, 0.0, [A, B]) == [0]
+    assert not leases.fail(A, 0, "boom", [A, B])
+    assert leases.issue(A, 1, 0.0, [A, B]) == []
+    assert leases.issue(B, 1, 0.0, [A, B]) == [0]
+    assert leases.fail(B, 0, "boom", [A, B])
+    assert list(leases.dead) == [0]
+    assert "boom" in leases.dead[0]
+    assert leases.issue(A, 5, 0.0, [A, B]) == [1]
+
+
+def test_a_lone_worker_s_second_failure_is_enough() -> None:
+    """Where only one worker is there, it is asked twice."""
+    leases = _leases()
+    leases.issue(A, 1, 0.0, [A])
+    assert not leases.fail(A, 0, "boom", [A])
+    assert leases.issue(A, 1, 0.0, [A]) == [0]
+    assert leases.fail(A, 0, "boom", [A])
+
+
+def test_after_three_losses_a_ticket_is_sent_alone_and_two_more_bury_it() -> None:
+    """Deaths are not failures, but a ticket that workers die of is isolated and then given up."""
+    leases = _leases(window=4)
+    for _ in range(3):
+        assert 0 in leases.issue(A, 1, 0.0, [A])
+        leases.lose_worker(A)
+    for _ in range(2):
+        assert leases.issue(A, 4, 0.0, [A, B]) == [0]
+        assert leases.issue(A, 4, 0.0, [A, B]) == [], "nothing may stand beside a ticket sent alone"
+        leases.lose_worker(A)
+    assert list(leases.dead) == [0]
+
+
+def test_a_lone_ticket_makes_a_busy_worker_drain_first() -> None:
+    """With every worker busy, one of them gets nothing new until it can take the ticket alone."""
+    leases = _leases(window=8)
+    for _ in range(3):
+        assert leases.issue(A, 1, 0.0, [A]) == [0]
+        extra = leases.issue(A, 1, 9.0, [A])
+        assert leases.expire(A, 0.0, 10.0, 10.5) == [0]
+        leases.give_back(A, extra)
+    assert leases.issue(B, 2, 11.0, [B]) == [0], "a free worker takes it at once, alone"
+    leases.give_back(B, [0])
+    assert leases.issue(B, 1, 11.0, [B]) == [0], "and again after giving it back"
+    leases.give_back(B, [0])
+
+
+def test_a_busy_worker_is_not_given_more_while_a_lone_ticket_waits() -> None:
+    """The least of the workers that may take it drains; the others go on."""
+    leases = _leases(window=8)
+    for _ in range(2):
+        leases.issue(A, 1, 0.0, [A])
+        leases.expire(A, 0.0, 10.0, 10.5)
+    assert leases.issue(A, 1, 0.0, [A]) == [0]
+    assert leases.issue(A, 1, 9.0, [A]) == [1]
+    assert leases.issue(B, 1, 9.0, [A, B]) == [2]
+    assert leases.expire(A, 0.0, 10.0, 10.5) == [0]
+    assert leases.issue(A, 4, 11.0, [A, B]) == [], "A drains"
+    assert leases.issue(B, 1, 11.0, [A, B]) == [3], "B goes on"
+    assert leases.receive(1) is Received.ACCEPTED
+    assert leases.issue(A, 4, 12.0, [A, B]) == [0]
+
+
+def test_groups_of_an_earlier_session_are_taken_once_and_not_issued_again() -> None:
+    """After a resume a group still wanted may arrive before its ticket is issued."""
+    leases = _leases(done=DoneIds(2, [3]), window=3)
+    assert leases.receive(4) is Received.ACCEPTED
+    assert leases.receive(4) is Received.DUPLICATE
+    assert leases.receive(3) is Received.DUPLICATE or leases.receive(3) is Received.UNWANTED
+    assert leases.issue(A, 9, 0.0, [A]) == [2, 5]
+    assert leases.receive(1) is Received.DUPLICATE
+
+
+def test_training_a_group_that_never_came_is_a_bug() -> None:
+    """The machine refuses to retire what it has not received."""
+    leases = _leases()
+    leases.issue(A, 1, 0.0, [A])
+    with pytest.raises(ValueError, match="before it was received"):
+        leases.train([0])
+
+
+class LeaseModel(RuleBasedStateMachine):
+    """Random events; the model keeps only which ids were received, trained and dead."""
+
+    workers = Bundle("workers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leases = Leases(DoneIds(3, [5, 9]), target=12, window=5)
+        self.now = 0.0
+        self.alive: set[bytes] = set()
+        self.ever_issued: set[int] = set()
+        self.received: set[int] = set()
+        self.trained: list[int] = []
+
+    @rule(target=workers, name=st.sampled_from([b"a", b"b", b"c"]))
+    def join(self, name: bytes) -> bytes:
+        self.alive.add(name)
+        return name
+
+    @rule(worker=workers, count=st.integers(0, 4))
+    def issue(self, worker: bytes, count: int) -> None:
+        if worker in self.alive:
+            issued = self.leases.issue(worker, count, self.now, sorted(self.alive))
+            assert len(issued) <= count
+            assert not set(issued) & (self.received | set(self.trained) | set(self.leases.dead))
+            self.ever_issued |= set(issued)
+
+    @rule(pick=st.integers(0, 30))
+    def receive(self, pick: int) -> None:
+        verdict = self.leases.receive(pick)
+        known = self.received | set(self.trained)
+        if pick in known or pick < 3 or pick in (5, 9):
+            assert verdict is not Received.ACCEPTED
+        if verdict is Received.ACCEPTED:
+            self.received.add(pick)
+
+    @precondition(lambda self: self.received)
+    @rule()
+    def train(self) -> None:
+        group_id = min(self.received)
+        self.received.remove(group_id)
+        self.trained.append(group_id)
+        self.leases.train([group_id])
+
+    @rule(worker=workers, pick=st.integers(0, 30))
+    def fail(self, worker: bytes, pick: int) -> None:
+        self.leases.fail(worker, pick, "no", sorted(self.alive))
+
+    @rule(worker=workers, picks=st.sets(st.integers(0, 30)))
+    def give_back(self, worker: bytes, picks: set[int]) -> None:
+        self.leases.give_back(worker, picks)
+
+    @rule(worker=workers)
+    def die(self, worker: bytes) -> None:
+        self.alive.discard(worker)
+        self.leases.lose_worker(worker)
+
+    @rule(worker=workers, seconds=st.floats(0, 30))
+    def expire(self, worker: bytes, seconds: float) -> None:
+        self.now += seconds
+        self.leases.expire(worker, 0.0, 10.0, self.now)
+
+    @invariant()
+    def bounds_hold(self) -> None:
+        assert self.leases.live <= 5
+        assert self.leases.live + len(self.trained) <= 12
+        assert len(self.trained) == len(set(self.trained)) == self.leases.trained
+
+    def teardown(self) -> None:
+        """Whatever happened, one good worker finishes the run, with no id lost, doubled or out of plan."""
+        for worker in list(self.alive):
+            self.leases.lose_worker(worker)
+        for _ in range(200):
+            for group_id in self.leases.issue(b"good", 2, self.now, [b"good"]):
+                if self.leases.receive(group_id) is Received.ACCEPTED:
+                    self.received.add(group_id)
+            while self.received:
+                self.train()
+        assert len(self.trained) == 12
+        assert not set(self.trained) & {0, 1, 2, 5, 9}
+        assert not set(self.trained) & set(self.leases.dead)
+
+
+LeaseModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+test_lease_model = LeaseModel.TestCase

@@ -1,0 +1,59 @@
+"""Impossible settings are refused with the inequality they break."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from protocol.errors import UserError
+from trainer import limits
+from trainer.config import TrainerConfig
+
+
+def _config(**sections: Any) -> TrainerConfig:
+    return msgspec.convert(sections, TrainerConfig)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"stream": {"window_groups": 63}}, "window_groups >= train.batch_groups = 64, got 63"),
+        ({"stream": {"ring_groups": 64, "max_reuse": 2}}, "16 x train.batch_groups = 1024, got 64"),
+        ({"stream": {"reuse_gap": 16, "max_reuse": 2}}, r"(16 + 1) x 64 = 1088"),
+        ({"generation": {"views": 1}}, "at least 2 views"),
+        ({"run": {"max_steps": 50}}, "warmup_steps < run.max_steps = 50"),
+        ({"stream": {"bind": "tcp://0.0.0.0:5755"}}, "a loopback address"),
+        ({"stream": {"bind": "tcp://*:5755"}}, "a loopback address"),
+        ({"stream": {"bind": "tcp://example.org:5755"}}, "a loopback address"),
+    ],
+)
+def test_impossible_settings_are_refused(sections: dict[str, Any], words: str) -> None:
+    """One line with both sides of the inequality."""
+    with pytest.raises(UserError) as caught:
+        limits.check(_config(**sections))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"stream": {"bind": "tcp://[::1]:5755"}},
+        {"stream": {"bind": "ipc:///tmp/x"}},
+        {"stream": {"bind": "tcp://localhost:*"}},
+        {"stream": {"bind": "tcp://0.0.0.0:5755", "insecure_bind": True}},
+        {"stream": {"window_groups": 64}},
+    ],
+)
+def test_possible_settings_pass(sections: dict[str, Any]) -> None:
+    """The bounds themselves are allowed."""
+    limits.check(_config(**sections))
+
+
+def test_derived_sizes() -> None:
+    """Zero means the rule."""
+    assert limits.window_groups(_config()) == 256
+    assert limits.ring_groups(_config()) == 1024
+    assert limits.min_fresh_groups(_config()) == 64, "reuse 1 trains fresh groups only"
+    assert limits.min_fresh_groups(_config(stream={"max_reuse": 2, "min_fresh": 0.01})) == 1
+    assert limits.min_fresh_groups(_config(stream={"max_reuse": 2})) == 0

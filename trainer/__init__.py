@@ -1,0 +1,1 @@
+"""Groups in, encoder out: captions, plan, feed, sources, losses, loop, evaluation, ledger."""

@@ -1,0 +1,67 @@
+"""What the feed hands to a source, and a source to the loop."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from protocol.payload import ImagesNHWC
+from protocol.tickets import Ticket
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawnGroup:
+    """The m images of one ticket, with where they came from."""
+
+    ticket: Ticket
+    images_NHWC: ImagesNHWC
+    source: str
+    """`online`: drawn for this run by a worker."""
+    worker: str
+    content: str
+    engine: str
+    digest: str
+    """xxh3-64 of the pixels."""
+    arrived_seconds: float
+    """On the feed's clock."""
+
+    @property
+    def group_id(self) -> int:
+        """The ticket's."""
+        return self.ticket.group_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """n groups of m views each, group-major: what one optimizer step trains on."""
+
+    step: int
+    groups: tuple[DrawnGroup, ...]
+    uses: tuple[int, ...]
+    """One a group: 1 at its first training."""
+
+    @property
+    def views(self) -> int:
+        """m."""
+        return self.groups[0].ticket.views
+
+    def images_NHWC(self) -> ImagesNHWC:
+        """[groups * views, height, width, 3] uint8, a copy."""
+        return np.concatenate([group.images_NHWC for group in self.groups])
+
+    def caption_ids(self) -> npt.NDArray[np.int64]:
+        """[groups * views]: the loss's labels."""
+        return np.repeat(np.array([g.ticket.caption_id for g in self.groups], dtype=np.int64), self.views)
+
+    def keys(self, run_seed: int) -> list[tuple[int, int, int, int]]:
+        """One an image: (run seed, group_id, view, use), from which its augmentation is drawn."""
+        return [
+            (run_seed, group.group_id, group.ticket.first_view + i, use)
+            for group, use in zip(self.groups, self.uses, strict=True)
+            for i in range(self.views)
+        ]
+
+    @property
+    def fresh(self) -> int:
+        """Groups that were never trained on before."""
+        return sum(use == 1 for use in self.uses)

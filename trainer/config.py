@@ -1,0 +1,170 @@
+"""The trainer's sections of a run file. Built only through the run-file loader, which checks every bound."""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+from protocol.generation import GenerationSpec
+
+Unit = Annotated[float, Meta(ge=0, le=1)]
+
+
+class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[run]"""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            max_length=128,
+            description="folder of the run under `dir`",
+        ),
+    ] = "default"
+    seed: Annotated[
+        int, Meta(ge=0, le=2**63 - 1, description="decides order, noise, augmentation and weights")
+    ] = 0
+    dir: Annotated[str, Meta(description="where run folders are kept")] = "runs"
+    mode: Annotated[Literal["online"], Meta(description="where groups come from")] = "online"
+    max_steps: Annotated[
+        int, Meta(ge=1, description="optimizer steps in all, those before a resume included")
+    ] = 1000
+
+
+class CaptionsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[captions]"""
+
+    source: Annotated[str, Meta(description="`embedded`, or a UTF-8 text file with one caption a line")] = (
+        "embedded"
+    )
+
+
+class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[stream]"""
+
+    bind: Annotated[str, Meta(description="where the trainer listens")] = "tcp://127.0.0.1:5755"
+    advertise: Annotated[str, Meta(description="address told to workers; empty means the bound one")] = ""
+    insecure_bind: Annotated[
+        bool, Meta(description="allow a bind beyond loopback, where anyone who can reach it may send images")
+    ] = False
+    window_groups: Annotated[
+        int,
+        Meta(ge=0, description="groups leased or received and never trained on, at most; 0 means 4 batches"),
+    ] = 0
+    ring_groups: Annotated[
+        int,
+        Meta(ge=0, description="trained groups kept for further use; 0 means 16 batches, the least allowed"),
+    ] = 0
+    max_reuse: Annotated[int, Meta(ge=1, le=10**6, description="trainings on one group, at most")] = 1
+    reuse_gap: Annotated[int, Meta(ge=0, description="steps that must lie between two uses of a group")] = 1
+    min_fresh: Annotated[
+        float, Meta(ge=0, le=1, description="share of a batch that must be groups never trained on before")
+    ] = 0.0
+    lease_seconds: Annotated[
+        float, Meta(gt=0, description="how long a worker may hold a ticket without progress")
+    ] = 60.0
+
+
+class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[model]"""
+
+    encoder: Annotated[
+        dict[str, Any],
+        Meta(
+            description="transformers' `model_type` and fields of its config, or `folder` of a saved encoder"
+        ),
+    ] = field(default_factory=lambda: {"model_type": "resnet"})
+    head_layers: Annotated[int, Meta(ge=1, le=8, description="linear layers of the projection head")] = 3
+    head_hidden: Annotated[int, Meta(ge=1, description="width between them")] = 4096
+    head_out: Annotated[int, Meta(ge=1, description="dimension in which the loss compares images")] = 256
+
+
+class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[train]"""
+
+    objective: Annotated[Literal["stablerep"], Meta(description="what is minimised")] = "stablerep"
+    temperature: Annotated[float, Meta(gt=0, description="of the multi-positive loss")] = 0.1
+    batch_groups: Annotated[int, Meta(ge=2, description="groups in a batch, over all ranks")] = 64
+    base_lr: Annotated[
+        float, Meta(gt=0, description="the papers' rule: lr = base_lr x batch images / 512")
+    ] = 2e-4
+    lr: Annotated[float, Meta(ge=0, description="peak learning rate; 0 derives it from base_lr")] = 0.0
+    betas: Annotated[tuple[Unit, Unit], Meta(description="AdamW's averages")] = (0.9, 0.98)
+    weight_decay: Annotated[float, Meta(ge=0, description="on matrices and kernels only")] = 0.1
+    warmup_steps: Annotated[int, Meta(ge=0, description="steps of linear warm-up before the cosine")] = 50
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Meta(description="arithmetic of the encoder; auto is bfloat16 where the hardware multiplies it"),
+    ] = "auto"
+    device: Annotated[str, Meta(description="auto, cpu, cuda or cuda:N")] = "auto"
+    threads: Annotated[
+        int, Meta(ge=0, le=1024, description="compute threads on a CPU; 0 leaves it to torch")
+    ] = 1
+    log_every: Annotated[int, Meta(ge=1, description="steps between lines of metrics.jsonl")] = 10
+    checkpoint_every: Annotated[int, Meta(ge=1, description="steps between checkpoints")] = 250
+    keep_checkpoints: Annotated[int, Meta(ge=1, description="how many checkpoints are kept")] = 2
+
+
+class AugmentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[augment]: StableRep's list, each with its probability; parameters are drawn for every image."""
+
+    strength: Annotated[
+        Literal["strong", "weak"],
+        Meta(description="strong is the whole list; weak is the crop (scale 0.5 to 1) alone"),
+    ] = "strong"
+    crop_size: Annotated[int, Meta(ge=8, description="side of the encoder's input in pixels")] = 64
+    crop_scale: Annotated[
+        tuple[Unit, Unit], Meta(description="area of a random crop, least and most, as a share of the image")
+    ] = (0.08, 1.0)
+    flip: Annotated[Unit, Meta(description="probability of a left-right flip")] = 0.5
+    jitter: Annotated[Unit, Meta(description="probability of the colour jitter")] = 0.8
+    jitter_strength: Annotated[
+        tuple[Unit, Unit, Unit, Annotated[float, Meta(ge=0, le=0.5)]],
+        Meta(description="brightness, contrast, saturation, hue"),
+    ] = (0.4, 0.4, 0.4, 0.1)
+    grayscale: Annotated[Unit, Meta(description="probability of losing all colour")] = 0.2
+    blur: Annotated[Unit, Meta(description="probability of a Gaussian blur")] = 0.5
+    blur_sigma: Annotated[
+        tuple[float, float],
+        Meta(description="its sigma in pixels of a 224 pixel input, scaled with crop_size"),
+    ] = (0.1, 2.0)
+
+
+class EvalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[eval]"""
+
+    sets: Annotated[
+        tuple[Literal["openmoji"], ...],
+        Meta(description="what the encoder is tried on; an empty list is nothing"),
+    ] = ("openmoji",)
+    every: Annotated[
+        int, Meta(ge=0, description="steps between evaluations; 0 evaluates at the end only")
+    ] = 250
+    batch_images: Annotated[int, Meta(ge=1, description="images encoded at once")] = 256
+    k: Annotated[int, Meta(ge=1, description="neighbours of the kNN vote, and K of recall at K")] = 10
+    knn_temperature: Annotated[
+        float, Meta(gt=0, description="weight of a neighbour is exp(similarity / T)")
+    ] = 0.07
+    background_seed: Annotated[int, Meta(ge=0, description="decides the random backgrounds")] = 0
+
+
+class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that the trainer reads of a run file."""
+
+    run: RunConfig = RunConfig()
+    captions: CaptionsConfig = CaptionsConfig()
+    generation: GenerationSpec = GenerationSpec()
+    stream: StreamConfig = StreamConfig()
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = TrainConfig()
+    augment: AugmentConfig = AugmentConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @property
+    def batch_images(self) -> int:
+        """Images of one optimizer step over all ranks."""
+        return self.train.batch_groups * self.generation.views
+
+    @property
+    def peak_lr(self) -> float:
+        """`train.lr`, or StableRep's rule base_lr x batch images / 512."""
+        return self.train.lr or self.train.base_lr * self.batch_images / 512

@@ -1,0 +1,27 @@
+"""Errors of the trainer.
+
+protocol.errors.StreamrepError
+├── protocol.errors.UserError
+├── FeedFailedError          the feed's thread ended; carries its reason into the loop
+├── TooManyDeadLettersError  over 1% of at least 20 tickets can't be drawn by any worker
+├── NonFiniteLossError       the loss is not a number; raised before the weights are touched
+└── StopRequestedError       somebody asked the run to end; the loop checkpoints and leaves
+"""
+
+from protocol.errors import StreamrepError
+
+
+class FeedFailedError(StreamrepError):
+    """The background thread that talks to workers has ended with an error."""
+
+
+class TooManyDeadLettersError(StreamrepError):
+    """So many tickets fail everywhere that the cause is the model or the captions, not a worker."""
+
+
+class NonFiniteLossError(StreamrepError):
+    """The loss of a step is infinite or not a number."""
+
+
+class StopRequestedError(StreamrepError):
+    """A stop was asked for while the trainer was waiting or evaluating."""

@@ -1,0 +1,237 @@
+"""Answers every message of every worker. Pure: messages and times in, messages out; arrivals pile up.
+
+hello ─→ welcome, or reject          ready ─→ tickets (credit less what it holds, within the window)
+equipped ─→ (accepted), or reject    group ─→ arrival, duplicate or unwanted
+failed, bye, heartbeat ─→ leases     tick ─→ heartbeats, cancel of expired leases, deaths by silence
+"""
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+import zmq
+
+from protocol import PROTOCOL_VERSION
+from protocol.errors import MalformedMessageError
+from protocol.messages import (
+    Bye,
+    Cancel,
+    Equipped,
+    Failed,
+    Group,
+    Hello,
+    Ready,
+    Reject,
+    Stop,
+    Tickets,
+    TrainerHeartbeat,
+    TrainerMessage,
+    Welcome,
+    WorkerHeartbeat,
+    WorkerMessage,
+)
+from protocol.payload import unpack_images
+from trainer.batch import DrawnGroup
+from trainer.errors import TooManyDeadLettersError
+from trainer.feed.leases import Leases, Received
+from trainer.feed.peers import Peer, Peers
+from trainer.plan import Plan
+
+Outgoing = tuple[bytes, TrainerMessage]
+
+DEAD_LETTERS_TOLERATED = 20
+DEAD_SHARE_TOLERATED = 0.01
+LEASE_BATCHES = 4
+"""A lease lasts at least this many of the worker's own p95 batch times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeskSettings:
+    """What the desk tells workers and holds them to."""
+
+    session: str
+    endpoints: tuple[str, ...]
+    content: str
+    """The run's content hash; empty until the first worker brings one."""
+    lease_seconds: float
+    heartbeat_seconds: float = 1.0
+    silence_seconds: float = 5.0
+
+
+class Desk:
+    """One rank's side of every conversation."""
+
+    def __init__(self, plan: Plan, leases: Leases, settings: DeskSettings) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._next_heartbeat = 0.0
+        self.leases = leases
+        self.peers = Peers()
+        self.content = settings.content
+        self.arrivals: deque[DrawnGroup] = deque()
+        self.refused: Counter[str] = Counter()
+        """Messages and groups not taken, by reason."""
+        self.groups_received = 0
+
+    def handle(
+        self, identity: bytes, message: WorkerMessage, payload: zmq.Frame | None, now: float
+    ) -> list[Outgoing]:
+        """The answers to one message. Raises TooManyDeadLettersError."""
+        if isinstance(message, Hello):
+            return self._greet(identity, message, now)
+        peer = self.peers.get(identity)
+        if peer is None:
+            return [self._reject(identity, "unknown_peer", "say hello first", retry=True)]
+        if message.run != self._plan.digest:
+            self.lose(identity)
+            return [self._reject(identity, "another_run", f"this trainer runs {self._plan.digest}")]
+        peer.last_heard = now
+        match message:
+            case Equipped():
+                if self.content and message.content != self.content:
+                    return [self._refuse_content(peer, message)]
+                self.content = message.content
+                self.peers.equip(peer, message)
+            case Ready():
+                peer.credit = message.credit if message.session == self._settings.session else 0
+            case Group():
+                assert payload is not None, "frames.decode_from_worker delivers a group with its payload"
+                self._take(peer, message, payload, now)
+            case Failed():
+                self._bury_or_retry(peer, message.group_id, message.reason)
+            case WorkerHeartbeat():
+                peer.last_progress = max(peer.last_progress, now - message.idle_seconds)
+                peer.batch_seconds = message.batch_seconds
+            case Bye():
+                self.leases.give_back(identity, message.returned)
+                self.lose(identity)
+        return self.grant(now)
+
+    def refuse(self, identity: bytes, error: MalformedMessageError, now: float) -> list[Outgoing]:
+        """Counts bytes that are no message, and tells a worker that is known."""
+        self.refused[error.reason] += 1
+        peer = self.peers.get(identity)
+        if peer is None:
+            return []
+        peer.last_heard = now
+        return [(identity, Reject(run=self._plan.digest, session=self._settings.session, reason=str(error)))]
+
+    def lose(self, identity: bytes) -> None:
+        """A worker is gone: its tickets go to others."""
+        self.leases.lose_worker(identity)
+        self.peers.drop(identity)
+
+    def tick(self, now: float) -> list[Outgoing]:
+        """What time alone brings about. To be called several times a second."""
+        outgoing: list[Outgoing] = []
+        for peer in self.peers.silent(now, self._settings.silence_seconds):
+            self.refused["silent_worker"] += 1
+            self.lose(peer.identity)
+        for peer in self.peers:
+            lease_seconds = max(self._settings.lease_seconds, LEASE_BATCHES * peer.batch_seconds)
+            expired = self.leases.expire(peer.identity, peer.last_progress, lease_seconds, now)
+            if expired:
+                self.refused["lease_expired"] += len(expired)
+                outgoing.append((peer.identity, Cancel(**self._stamp, group_ids=tuple(expired))))
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + self._settings.heartbeat_seconds
+            beat = TrainerHeartbeat(**self._stamp, wanted=self.leases.wanted, buffered=len(self.arrivals))
+            outgoing += [(peer.identity, beat) for peer in self.peers]
+        return outgoing + self.grant(now)
+
+    def grant(self, now: float) -> list[Outgoing]:
+        """Tickets to every worker with free credit, as the window allows."""
+        outgoing: list[Outgoing] = []
+        equipped = self.peers.equipped
+        for peer in self.peers:
+            free = peer.credit - self.leases.held(peer.identity)
+            if not peer.equipped or free < 1:
+                continue
+            ids = self.leases.issue(peer.identity, free, now, equipped)
+            if ids:
+                tickets = tuple(self._plan.ticket(group_id) for group_id in ids)
+                outgoing.append((peer.identity, Tickets(**self._stamp, tickets=tickets)))
+        return outgoing
+
+    def farewell(self, reason: str) -> list[Outgoing]:
+        """Tells every worker that the run is over for it."""
+        return [(peer.identity, Stop(**self._stamp, reason=reason)) for peer in self.peers]
+
+    @property
+    def _stamp(self) -> dict[str, str]:
+        return {"run": self._plan.digest, "session": self._settings.session}
+
+    def _reject(self, identity: bytes, kind: str, reason: str, *, retry: bool = False) -> Outgoing:
+        self.refused[kind] += 1
+        return identity, Reject(**self._stamp, reason=reason, retry=retry)
+
+    def _greet(self, identity: bytes, hello: Hello, now: float) -> list[Outgoing]:
+        if hello.protocol != PROTOCOL_VERSION:
+            reason = (
+                f"the trainer speaks protocol {PROTOCOL_VERSION}, the worker {hello.protocol};"
+                " install one version on both"
+            )
+            return [self._reject(identity, "protocol_version", reason)]
+        if hello.run not in ("", self._plan.digest):
+            reason = (
+                f"the trainer runs {self._plan.digest}, the worker was drawing for {hello.run};"
+                " start the worker again"
+            )
+            return [self._reject(identity, "another_run", reason)]
+        self.leases.lose_worker(identity)
+        self.peers.greet(identity, hello, now)
+        welcome = Welcome(
+            **self._stamp,
+            protocol=PROTOCOL_VERSION,
+            endpoints=self._settings.endpoints,
+            generation=self._plan.spec,
+            heartbeat_seconds=self._settings.heartbeat_seconds,
+            silence_seconds=self._settings.silence_seconds,
+        )
+        return [(identity, welcome)]
+
+    def _refuse_content(self, peer: Peer, equipped: Equipped) -> Outgoing:
+        self.lose(peer.identity)
+        reason = (
+            f"worker {peer.name}: another model than the run's: expected content hash {self.content}, got"
+            f" {equipped.content}; point generator.model at the model that the run began with, or start a"
+            " new run"
+        )
+        return self._reject(peer.identity, "another_content", reason)
+
+    def _take(self, peer: Peer, group: Group, payload: zmq.Frame, now: float) -> None:
+        spec = self._plan.spec
+        try:
+            images_NHWC = unpack_images(group, payload, shape=(spec.views, spec.size, spec.size, 3))
+        except MalformedMessageError as error:
+            self.refused[error.reason] += 1
+            self._bury_or_retry(peer, group.group_id, str(error))
+            return
+        if not peer.equipped:
+            self.refused["not_equipped"] += 1
+            return
+        peer.last_progress = now
+        verdict = self.leases.receive(group.group_id)
+        if verdict is not Received.ACCEPTED:
+            self.refused[verdict.value] += 1
+            return
+        self.groups_received += 1
+        drawn = DrawnGroup(
+            ticket=self._plan.ticket(group.group_id),
+            images_NHWC=images_NHWC,
+            source="online",
+            worker=peer.name,
+            content=peer.content,
+            engine=peer.engine,
+            digest=group.xxh3,
+            arrived_seconds=now,
+        )
+        self.arrivals.append(drawn)
+
+    def _bury_or_retry(self, peer: Peer, group_id: int, reason: str) -> None:
+        self.leases.fail(peer.identity, group_id, reason, self.peers.equipped)
+        dead = len(self.leases.dead)
+        if dead >= DEAD_LETTERS_TOLERATED and dead > DEAD_SHARE_TOLERATED * (dead + self.leases.trained):
+            total = dead + self.leases.trained
+            raise TooManyDeadLettersError(
+                f"{dead} of {total} tickets can't be drawn, last: group {group_id}: {reason}"
+            )

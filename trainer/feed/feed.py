@@ -1,0 +1,181 @@
+"""The thread that owns the trainer's socket.
+
+Everything it decides is the desk's; everything it knows is behind one lock, which the training thread takes
+only to fetch arrivals, to report what was trained, and to read counts.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import zmq
+
+from protocol.errors import MalformedMessageError
+from protocol.frames import decode_from_worker, encode
+from protocol.sockets import bind_router
+from trainer.batch import DrawnGroup
+from trainer.errors import FeedFailedError
+from trainer.feed.desk import Desk, Outgoing
+
+POLL_MILLISECONDS = 100
+GONE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
+"""Errors of a send to a worker that has left or takes nothing any more."""
+MESSAGES_A_TURN = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedStatus:
+    """What the progress line and the metrics tell of the stream."""
+
+    workers: int
+    groups_received: int
+    buffered: int
+    leased: int
+    wanted: int
+    dead_letters: int
+    refused: dict[str, int]
+
+
+class Feed:
+    """Runs a desk on a bound ROUTER socket. `start` binds; `stop` ends the thread within 3 seconds."""
+
+    def __init__(self, make_desk: Callable[[str], Desk], bind: str) -> None:
+        """`make_desk` gets the endpoint that was really bound (its port may have been a wildcard)."""
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._wake_address = f"inproc://feed-{id(self)}"
+        try:
+            self._router = bind_router(self._context, bind)
+        except BaseException:
+            self._context.term()
+            raise
+        self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._desk = make_desk(self.endpoint)
+        self._changed = threading.Condition()
+        self._waker = self._context.socket(zmq.PAIR)
+        self._waker.bind(self._wake_address)
+        self._stop_reason = ""
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+
+    def start(self) -> None:
+        """Begins to answer workers."""
+        self._thread.start()
+
+    # called by the training thread
+
+    def take(self, count: int) -> list[DrawnGroup]:
+        """At most `count` arrived groups, oldest first. Raises FeedFailedError."""
+        with self._changed:
+            self._raise_failure()
+            arrivals = self._desk.arrivals
+            return [arrivals.popleft() for _ in range(min(count, len(arrivals)))]
+
+    def wait(self, seconds: float) -> None:
+        """Returns when something arrived or the time is over."""
+        with self._changed:
+            if not self._desk.arrivals and self._failure is None:
+                self._changed.wait(seconds)
+
+    def trained(self, group_ids: Iterable[int]) -> None:
+        """These groups were trained on for the first time: their slots are free."""
+        with self._changed:
+            self._raise_failure()
+            self._desk.leases.train(group_ids)
+        self._waker.send(b"")
+
+    def status(self) -> FeedStatus:
+        """Counts as they are now."""
+        with self._changed:
+            desk = self._desk
+            return FeedStatus(
+                workers=len(desk.peers.equipped),
+                groups_received=desk.groups_received,
+                buffered=len(desk.arrivals),
+                leased=desk.leases.leased,
+                wanted=desk.leases.wanted,
+                dead_letters=len(desk.leases.dead),
+                refused=dict(desk.refused),
+            )
+
+    def dead_letters(self) -> dict[int, str]:
+        """Tickets given up in this session, with their reasons."""
+        with self._changed:
+            return dict(self._desk.leases.dead)
+
+    @property
+    def content(self) -> str:
+        """The content hash that all workers share; empty before the first."""
+        with self._changed:
+            return self._desk.content
+
+    def stop(self, reason: str) -> None:
+        """Tells every worker to stop, then closes. Safe to call twice, and before `start`."""
+        if self._context.closed:
+            return
+        self._stop_reason = reason
+        if self._thread.is_alive():
+            self._waker.send(b"")
+            self._thread.join(timeout=3)
+        self._waker.close(linger=0)
+        if not self._thread.is_alive():
+            self._router.close(linger=500)
+            self._context.term()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise FeedFailedError(f"the feed stopped: {self._failure}") from self._failure
+
+    # the feed's own thread
+
+    def _run(self) -> None:
+        wake = self._context.socket(zmq.PAIR)
+        try:
+            wake.connect(self._wake_address)
+            poller = zmq.Poller()
+            poller.register(self._router, zmq.POLLIN)
+            poller.register(wake, zmq.POLLIN)
+            while not self._stop_reason:
+                ready = dict(poller.poll(POLL_MILLISECONDS))
+                if wake in ready:
+                    wake.recv()
+                self._turn(self._router in ready)
+            with self._changed:
+                self._send(self._desk.farewell(self._stop_reason))
+        except BaseException as error:  # carried to the training thread, which raises it
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+        finally:
+            wake.close(linger=0)
+
+    def _turn(self, readable: bool) -> None:
+        with self._changed:
+            before = len(self._desk.arrivals)
+            for _ in range(MESSAGES_A_TURN if readable else 0):
+                try:
+                    frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+                except zmq.Again:
+                    break
+                self._send(self._answer(frames))
+            self._send(self._desk.tick(time.monotonic()))
+            if len(self._desk.arrivals) > before:
+                self._changed.notify_all()
+
+    def _answer(self, frames: list[zmq.Frame]) -> list[Outgoing]:
+        now = time.monotonic()
+        identity = frames[0].bytes
+        try:
+            message, payload = decode_from_worker(frames[1:])
+        except MalformedMessageError as error:
+            return self._desk.refuse(identity, error, now)
+        return self._desk.handle(identity, message, payload, now)
+
+    def _send(self, outgoing: list[Outgoing]) -> None:
+        for identity, message in outgoing:
+            try:
+                self._router.send_multipart([identity, encode(message)], zmq.NOBLOCK)
+            except zmq.ZMQError as error:
+                if error.errno not in GONE:
+                    raise
+                self._desk.lose(identity)

@@ -1,0 +1,67 @@
+"""Who is connected: what each worker said of itself and when it was last heard."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from protocol.messages import Equipped, Hello
+
+
+@dataclass(slots=True)
+class Peer:
+    """One worker's socket. A worker that opens a new socket is a new peer."""
+
+    identity: bytes
+    name: str
+    device: str
+    last_heard: float
+    last_progress: float
+    batch_seconds: float = 0.0
+    """p95 of its recent static batches."""
+    credit: int = 0
+    engine: str = ""
+    content: str = ""
+    batch_images: int = 0
+
+    @property
+    def equipped(self) -> bool:
+        """Whether its engine is built and its content hash was accepted."""
+        return bool(self.engine)
+
+
+class Peers:
+    """The connected workers by socket identity."""
+
+    def __init__(self) -> None:
+        self._by_identity: dict[bytes, Peer] = {}
+
+    def greet(self, identity: bytes, hello: Hello, now: float) -> Peer:
+        """Adds a worker, or starts it anew where the identity was known."""
+        peer = Peer(identity, hello.worker, hello.device, last_heard=now, last_progress=now)
+        self._by_identity[identity] = peer
+        return peer
+
+    def equip(self, peer: Peer, equipped: Equipped) -> None:
+        """Notes what the worker built."""
+        peer.engine = equipped.engine
+        peer.content = equipped.content
+        peer.batch_images = equipped.batch_images
+
+    def get(self, identity: bytes) -> Peer | None:
+        """The worker behind a socket, if it has said hello."""
+        return self._by_identity.get(identity)
+
+    def drop(self, identity: bytes) -> None:
+        """Forgets a worker."""
+        self._by_identity.pop(identity, None)
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(list(self._by_identity.values()))
+
+    @property
+    def equipped(self) -> list[bytes]:
+        """Identities that tickets may go to."""
+        return [peer.identity for peer in self._by_identity.values() if peer.equipped]
+
+    def silent(self, now: float, silence_seconds: float) -> list[Peer]:
+        """Those unheard for too long."""
+        return [peer for peer in self if now - peer.last_heard > silence_seconds]

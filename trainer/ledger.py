@@ -1,0 +1,103 @@
+"""The record of every use of every group: SQLite in WAL mode, on a local disk, written by rank 0.
+
+`uses` is the truth about reuse. A resume deletes what is newer than its checkpoint, so that the ledger always
+holds exactly the trainings that are behind the weights.
+"""
+
+import json
+import sqlite3
+from pathlib import Path
+
+from trainer.batch import Batch
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS captions (
+    caption_id INTEGER PRIMARY KEY,
+    caption TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS groups (
+    group_id INTEGER PRIMARY KEY,
+    caption_id INTEGER NOT NULL REFERENCES captions,
+    source TEXT NOT NULL,
+    first_view INTEGER NOT NULL,
+    seeds TEXT NOT NULL,      -- JSON list, one a view
+    guidance TEXT NOT NULL,   -- JSON list, one a view
+    worker TEXT NOT NULL,
+    content TEXT NOT NULL,
+    engine TEXT NOT NULL,
+    digest TEXT NOT NULL      -- xxh3-64 of the pixels, uint8 NHWC
+) STRICT;
+CREATE TABLE IF NOT EXISTS uses (
+    group_id INTEGER NOT NULL REFERENCES groups,
+    step INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
+    slot INTEGER NOT NULL,    -- place in the rank's batch
+    use INTEGER NOT NULL,     -- 1 at the group's first training
+    PRIMARY KEY (step, rank, slot)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS uses_by_group ON uses (group_id);
+CREATE TABLE IF NOT EXISTS dead_letters (
+    group_id INTEGER PRIMARY KEY,
+    reason TEXT NOT NULL
+) STRICT;
+"""
+
+
+class Ledger:
+    """One open ledger file. Every method is called from the training thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.executescript(_SCHEMA)
+
+    def record(self, batch: Batch, rank: int = 0) -> None:
+        """Writes one training step, all of it or nothing."""
+        captions = [(g.ticket.caption_id, g.ticket.caption) for g in batch.groups]
+        groups = [
+            (
+                g.group_id,
+                g.ticket.caption_id,
+                g.source,
+                g.ticket.first_view,
+                json.dumps(g.ticket.seeds),
+                json.dumps(g.ticket.guidance),
+                g.worker,
+                g.content,
+                g.engine,
+                g.digest,
+            )
+            for g, use in zip(batch.groups, batch.uses, strict=True)
+            if use == 1
+        ]
+        uses = [
+            (g.group_id, batch.step, rank, slot, use)
+            for slot, (g, use) in enumerate(zip(batch.groups, batch.uses, strict=True))
+        ]
+        self._db.execute("BEGIN")
+        self._db.executemany("INSERT OR IGNORE INTO captions VALUES (?, ?)", captions)
+        self._db.executemany("INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", groups)
+        self._db.executemany("INSERT INTO uses VALUES (?, ?, ?, ?, ?)", uses)
+        self._db.execute("COMMIT")
+
+    def record_dead_letters(self, reasons: dict[int, str]) -> None:
+        """Notes tickets that were given up."""
+        self._db.executemany("INSERT OR REPLACE INTO dead_letters VALUES (?, ?)", reasons.items())
+
+    def flush(self) -> None:
+        """Brings everything recorded so far to the disk; called before a checkpoint counts as whole."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def trim(self, step: int, dead_letters: dict[int, str]) -> None:
+        """Forgets what happened after `step`: its weights are gone."""
+        self._db.execute("BEGIN")
+        self._db.execute("DELETE FROM uses WHERE step > ?", (step,))
+        self._db.execute("DELETE FROM groups WHERE group_id NOT IN (SELECT group_id FROM uses)")
+        self._db.execute("DELETE FROM dead_letters")
+        self._db.executemany("INSERT INTO dead_letters VALUES (?, ?)", dead_letters.items())
+        self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()

@@ -1,0 +1,92 @@
+"""Settings that can't work are refused before anything starts, with the inequality they break."""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from protocol.errors import UserError
+from trainer.config import TrainerConfig
+
+RING_BATCHES = 16
+WINDOW_BATCHES = 4
+
+
+def window_groups(config: TrainerConfig) -> int:
+    """`stream.window_groups`, or 4 batches."""
+    return config.stream.window_groups or WINDOW_BATCHES * config.train.batch_groups
+
+
+def ring_groups(config: TrainerConfig) -> int:
+    """`stream.ring_groups`, or 16 batches."""
+    return config.stream.ring_groups or RING_BATCHES * config.train.batch_groups
+
+
+def min_fresh_groups(config: TrainerConfig) -> int:
+    """Groups of a batch that must be fresh: all of them where nothing may be used twice."""
+    batch = config.train.batch_groups
+    return batch if config.stream.max_reuse == 1 else -int(-config.stream.min_fresh * batch // 1)
+
+
+def check(config: TrainerConfig) -> None:
+    """Raises UserError for the first rule that the settings break."""
+    stream, batch = config.stream, config.train.batch_groups
+    window, ring = window_groups(config), ring_groups(config)
+    _need(
+        window >= batch,
+        "stream.window_groups",
+        f"window_groups >= train.batch_groups = {batch}",
+        str(window),
+        "a batch could never be formed; raise it, or lower train.batch_groups",
+    )
+    _need(
+        stream.max_reuse == 1 or ring >= RING_BATCHES * batch,
+        "stream.ring_groups",
+        f"ring_groups >= {RING_BATCHES} x train.batch_groups = {RING_BATCHES * batch}",
+        str(ring),
+        "raise it, or set it to 0",
+    )
+    _need(
+        stream.max_reuse == 1 or ring >= (stream.reuse_gap + 1) * batch,
+        "stream.reuse_gap",
+        f"(reuse_gap + 1) x train.batch_groups <= ring_groups = {ring}",
+        f"({stream.reuse_gap} + 1) x {batch} = {(stream.reuse_gap + 1) * batch}",
+        "the ring could never fill a batch; lower reuse_gap or raise ring_groups",
+    )
+    _need(
+        config.generation.views >= 2,
+        "generation.views",
+        "at least 2 views, since a group's images are each other's positives",
+        str(config.generation.views),
+        "raise it",
+    )
+    _need(
+        config.train.warmup_steps < config.run.max_steps,
+        "train.warmup_steps",
+        f"warmup_steps < run.max_steps = {config.run.max_steps}",
+        str(config.train.warmup_steps),
+        "lower it",
+    )
+    _need(
+        stream.insecure_bind or is_loopback(stream.bind),
+        "stream.bind",
+        "a loopback address, since anyone who can reach the port may send images",
+        stream.bind,
+        "bind to tcp://127.0.0.1:PORT, or set stream.insecure_bind = true on a network that you trust",
+    )
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether nobody outside this machine can reach the endpoint."""
+    parts = urlsplit(endpoint)
+    if parts.scheme in ("ipc", "inproc"):
+        return True
+    if parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _need(holds: bool, where: str, expected: str, got: str, mend: str) -> None:
+    if not holds:
+        raise UserError("impossible setting", expected=expected, got=got, where=where, mend=mend)

@@ -1,0 +1,146 @@
+"""The training loop.
+
+source ─Batch→ learner ─StepResult→ ledger, metrics, progress
+   ↑ trained                            └─ now and then: samples, evaluation, checkpoint
+   └────────────────────────────────────┘
+
+consumes: batches of a source. Produces: weights, and the run folder's files. Waits for: the source alone.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from trainer.batch import Batch
+from trainer.checkpoint import Checkpoints, TrainedState
+from trainer.config import TrainerConfig
+from trainer.done import DoneIds
+from trainer.errors import StopRequestedError
+from trainer.feed.feed import Feed
+from trainer.learner import Learner, StepResult
+from trainer.ledger import Ledger
+from trainer.metrics import Meter, MetricsLog, Row
+from trainer.progress import Progress
+from trainer.samples import save_samples
+from trainer.sources.online import OnlineSource
+
+Value = TypeVar("Value")
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """Runs the steps of one session. Built and closed by `trainer.train`."""
+
+    config: TrainerConfig
+    samples: Path
+    feed: Feed
+    source: OnlineSource
+    learner: Learner
+    ledger: Ledger
+    checkpoints: Checkpoints
+    metrics: MetricsLog
+    meter: Meter
+    progress: Progress
+    evaluate: Callable[[int], dict[str, float]]
+    """Judges the encoder after that many steps; the result joins the row of metrics."""
+    done: DoneIds
+    dead_letters: dict[int, str]
+    plan_digest: str
+    stop: threading.Event
+    step: int
+    """Steps trained so far."""
+
+    def run(self) -> None:
+        """Trains until `max_steps` or until asked to stop; either way the last step is checkpointed."""
+        saved = self.step
+        try:
+            while self.step < self.config.run.max_steps and not self.stop.is_set():
+                batch, result = self._train_step()
+                row = self._row(result)
+                last = self.step == self.config.run.max_steps
+                evaluating = last or self._is_due(self.config.eval.every)
+                if evaluating:
+                    row |= self._evaluate(batch)
+                if evaluating or self._is_due(self.config.train.log_every):
+                    row |= result.measures()
+                    self.metrics.append(row)
+                    self.meter.restart()
+                self.progress.update(row)
+                if self._is_due(self.config.train.checkpoint_every):
+                    self._timed(self.save)
+                    saved = self.step
+        except StopRequestedError:
+            self.stop.set()
+        if saved != self.step:
+            self.save()
+
+    def save(self) -> None:
+        """Writes a checkpoint of what was trained so far; the ledger reaches the disk first."""
+        self._note_dead_letters()
+        self.ledger.flush()
+        state = TrainedState(
+            step=self.step,
+            plan=self.plan_digest,
+            content=self.feed.content,
+            done_low=self.done.low,
+            done_above=tuple(self.done.above),
+            dead_letters=self.dead_letters,
+            ring=tuple(self.source.ring_contents()),
+            groups_trained=self.meter.groups_trained,
+            uses=self.meter.uses,
+            images_received=self.meter.images_received,
+            wait_seconds=self.meter.wait_seconds,
+            train_seconds=self.meter.train_seconds,
+        )
+        self.checkpoints.save(state, self.learner.tensors())
+
+    def _train_step(self) -> tuple[Batch, StepResult]:
+        waited_before = self.source.wait_seconds
+        batch = self.source.next_batch(self.step + 1)
+        began = time.monotonic()
+        result = self.learner.step(batch)
+        self.step = batch.step
+        self.source.trained(batch)
+        for group, use in zip(batch.groups, batch.uses, strict=True):
+            if use == 1:
+                self.done.add(group.group_id)
+        self.ledger.record(batch)
+        self.meter.count(batch, self.source.wait_seconds - waited_before, time.monotonic() - began)
+        return batch, result
+
+    def _row(self, result: StepResult) -> Row:
+        return {
+            "step": self.step,
+            "time": time.time(),
+            "loss": result.loss,
+            "loss_excess": result.loss_excess,
+            "lr": result.lr,
+            **self.meter.row(self.config.generation.views, self.feed.status()),
+            "ring_groups": self.source.ring_groups,
+        }
+
+    def _evaluate(self, batch: Batch) -> dict[str, float]:
+        def evaluate() -> dict[str, float]:
+            save_samples(self.samples, batch)
+            return self.evaluate(self.step)
+
+        return self._timed(evaluate)
+
+    def _timed(self, work: Callable[[], Value]) -> Value:
+        began = time.monotonic()
+        value = work()
+        self.meter.pause(time.monotonic() - began)
+        return value
+
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0
+
+    def _note_dead_letters(self) -> None:
+        new = {i: why for i, why in self.feed.dead_letters().items() if i not in self.dead_letters}
+        for group_id in new:
+            self.done.add(group_id)
+        self.dead_letters |= new
+        self.ledger.record_dead_letters(new)

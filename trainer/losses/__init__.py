@@ -1,0 +1,1 @@
+"""Objectives: pure, stateless functions of features and ids, one a file."""

@@ -1,0 +1,117 @@
+"""Progress of a run for the person watching: one rewritten line on a terminal, a line each 10 s elsewhere."""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+TERMINAL_SECONDS = 0.25
+PLAIN_SECONDS = 10.0
+WIDTH_MIN = 20
+
+
+class Progress:
+    """Shows the rows that also go to metrics.jsonl, one `update` a row, and full lines by `say`."""
+
+    def __init__(
+        self, total_steps: int, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._total_steps = total_steps
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._on_terminal = self._stream.isatty()
+        self._seconds_between = TERMINAL_SECONDS if self._on_terminal else PLAIN_SECONDS
+        self._drawn_at: float | None = None
+        self._first: tuple[int, float] | None = None
+        self._known: dict[str, Any] = {}
+        self._line = ""
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        """Takes the newest row of metrics; keys it lacks keep their last value (evaluations are rare)."""
+        now = self._clock()
+        self._known.update(row)
+        step = int(self._known.get("step", 0))
+        self._first = self._first or (step, now)
+        due = self._drawn_at is None or now - self._drawn_at >= self._seconds_between
+        if due or step >= self._total_steps:
+            self._drawn_at = now
+            self._draw(format_row(self._known, self._total_steps, self._eta_seconds(step, now)))
+
+    def say(self, text: str) -> None:
+        """Prints a full line; the progress line goes on below it."""
+        line = self._line
+        self._clear()
+        self._stream.write(text + "\n")
+        if line and self._on_terminal:
+            self._draw(line)
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Leaves the last line standing."""
+        if self._line and self._on_terminal:
+            self._stream.write("\n")
+            self._stream.flush()
+        self._line = ""
+
+    def _eta_seconds(self, step: int, now: float) -> float | None:
+        """From the speed since this process began: steps of an earlier start say nothing about now."""
+        assert self._first
+        first_step, first_time = self._first
+        if step <= first_step or now <= first_time:
+            return None
+        return (self._total_steps - step) * (now - first_time) / (step - first_step)
+
+    def _draw(self, line: str) -> None:
+        if not self._on_terminal:
+            self._stream.write(line + "\n")
+        else:
+            # One column is kept free: a line as wide as the terminal wraps and can't be rewritten.
+            width = max(WIDTH_MIN, shutil.get_terminal_size().columns - 1)
+            shown = line if len(line) <= width else line[: width - 1] + "…"
+            self._stream.write("\r\x1b[2K" + shown)
+        self._stream.flush()
+        self._line = line
+
+    def _clear(self) -> None:
+        if self._line and self._on_terminal:
+            self._stream.write("\r\x1b[2K")
+        self._line = ""
+
+
+def format_row(row: Mapping[str, Any], total_steps: int, eta_seconds: float | None) -> str:
+    """One line for a row of metrics; a missing or null key leaves its part out.
+
+    The parts stand in order of interest, so that a narrow terminal cuts the least of them.
+    """
+    step = int(row.get("step", 0))
+    parts = [f"step {step}/{total_steps} {step / total_steps:.0%}"]
+    if eta_seconds is not None:
+        parts.append(f"{duration(eta_seconds)} left")
+    if (loss := row.get("loss")) is not None:
+        excess = row.get("loss_excess")
+        parts.append(f"loss {loss:.3f}" + ("" if excess is None else f" (+{excess:.3f})"))
+    if (recall := row.get("recall_at_10")) is not None:
+        untrained = row.get("recall_at_10_untrained")
+        parts.append(f"R@10 {recall:.1%}" + ("" if untrained is None else f" (untrained {untrained:.1%})"))
+    for key, form in (
+        ("images_per_second", "{:.0f} trained/s"),
+        ("generated_per_second", "{:.1f} generated/s"),
+        ("fresh_fraction", "fresh {:.0%}"),
+        ("waiting_share", "waiting {:.0%}"),
+    ):
+        if (value := row.get(key)) is not None:
+            parts.append(form.format(value))
+    if (workers := row.get("workers")) is not None:
+        parts.append(f"{workers} worker" + ("" if workers == 1 else "s"))
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`45s`, `3m05s`, `2h07m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -1,0 +1,1 @@
+"""Where batches come from. The loop asks a source for the next batch and can't tell which it is."""
