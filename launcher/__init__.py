@@ -1,0 +1,1 @@
+"""The `streamrep` command: the one room that knows both sides."""

@@ -1,0 +1,30 @@
+"""`streamrep bench NAME`: runs one of the benchmarks."""
+
+import importlib
+
+from launcher.errors import RunFileError
+
+BENCHMARKS = {
+    "stream": "one trainer endpoint against bare pyzmq moving the same frames",
+    "retrieval": "the default run's encoder against the untrained one",
+}
+"""Name of a module of `benchmarks`, and the question it answers. Each has `main(argv) -> int`."""
+
+
+def bench(argv: list[str]) -> int:
+    """Hands the words after the name to that benchmark; without a name lists them."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: streamrep bench NAME [options]\n")
+        print("\n".join(f"  {name:12} {question}" for name, question in BENCHMARKS.items()))
+        return 0
+    name = argv[0]
+    if name not in BENCHMARKS:
+        raise RunFileError(
+            "unknown benchmark",
+            expected="one of " + ", ".join(BENCHMARKS),
+            got=name,
+            where="streamrep bench",
+            mend="choose one of these",
+        )
+    code: int = importlib.import_module(f"benchmarks.{name}").main(argv[1:])
+    return code

@@ -1,0 +1,124 @@
+"""The words after `streamrep`: a command, a run file, and `--section.key value` overrides."""
+
+import argparse
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NoReturn
+
+from msgspec import Struct
+
+from launcher.errors import RunFileError
+from launcher.help import help_text
+from launcher.run_file import RunFile, load
+
+TRAINER_SECTIONS = ("run", "captions", "generation", "stream", "model", "train", "augment", "eval")
+SECTIONS = {"up": (*TRAINER_SECTIONS, "generator"), "train": TRAINER_SECTIONS, "generate": ("generator",)}
+OVERRIDE = re.compile(r"--[A-Za-z_]\w*\.")
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """A parsed command line. `overrides` are the words that are not options of the command itself."""
+
+    name: str
+    run_path: Path | None
+    overrides: list[str]
+    workers: int
+    end_with_stdin: bool
+
+    def load(self) -> RunFile:
+        """The run it asks for. Raises UserError."""
+        return load(self.run_path, self.overrides)
+
+    @property
+    def run_words(self) -> list[str]:
+        """The words that name the same run to another command."""
+        return [*([str(self.run_path)] if self.run_path else []), *self.overrides]
+
+
+def parse(argv: list[str]) -> Command:
+    """Exits with 2 and argparse's line on words that no command takes, with 0 after --help or --version."""
+    words, overrides = split(argv)
+    parsed = _parser().parse_args(words)
+    return Command(
+        name=parsed.command,
+        run_path=parsed.run_file,
+        overrides=overrides,
+        workers=getattr(parsed, "workers", 1),
+        end_with_stdin=getattr(parsed, "end_with_stdin", False),
+    )
+
+
+def split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Words for argparse, and override words with the value that follows each."""
+    words: list[str] = []
+    overrides: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if not OVERRIDE.match(word):
+            words.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word:
+            overrides += [value for value in [next(rest, None)] if value is not None]
+    return words, overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="streamrep",
+        description="StableRep training on images that generators stream as they are drawn.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"streamrep {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    texts = {
+        "up": "one trainer and its generators on this machine, until the run ends",
+        "train": "the trainer alone; generators on any machine connect to it",
+        "generate": "one generator, for the trainer at generator.connect",
+    }
+    for name, text in texts.items():
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=help_text(SECTIONS[name]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_argument(
+            "run_file", nargs="?", type=Path, metavar="RUN.toml", help="the embedded run without it"
+        )
+        if name == "up":
+            command.add_argument("--workers", type=_count, default=1, metavar="N", help="generators (1)")
+        else:
+            command.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
+    commands.add_parser("bench", help="measure one question; `streamrep bench` lists them")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with this project's errors: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RunFileError(
+            "cannot read the command line",
+            expected=" ".join(self.format_usage().split()).removeprefix("usage: "),
+            got=message,
+            where="command line",
+            mend=f"`{self.prog} --help` explains it",
+        )
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text}")
+    return count
+
+
+def _version() -> str:
+    try:
+        return version("streamrep")
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,56 @@
+"""The `streamrep` command: parses, wires, and turns errors into exit codes.
+
+0    finished, or stopped by SIGTERM after a checkpoint
+1    failure, with its traceback
+2    bad input, in one line
+130  stopped by Ctrl-C
+"""
+
+import sys
+from collections.abc import Sequence
+
+from launcher.interrupts import Interrupts
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    interrupts = Interrupts()
+    interrupts.install()
+    # Imported after the handlers are in place: from here on Ctrl-C is an orderly end.
+    from launcher.errors import ChildFailedError
+    from protocol.errors import UserError
+
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv), interrupts)
+    except UserError as error:
+        print(f"streamrep: {error}", file=sys.stderr)
+        return 2
+    except ChildFailedError as error:
+        print(f"streamrep: {error}", file=sys.stderr)
+        return error.code
+
+
+def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
+    from launcher import command_line
+
+    if argv[:1] == ["bench"]:
+        from launcher.bench import bench
+
+        return bench(argv[1:])
+    command = command_line.parse(argv)
+    if command.end_with_stdin:
+        interrupts.end_with_stdin()
+    run_file = command.load()
+    match command.name:
+        case "up":
+            from launcher.up import up
+
+            return up(command, run_file, interrupts)
+        case "train":
+            from launcher.train import train
+
+            return train(run_file, interrupts)
+        case _:
+            from launcher.generate import generate
+
+            return generate(run_file, interrupts)

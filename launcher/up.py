@@ -1,0 +1,142 @@
+"""`streamrep up`: one trainer and its generators as processes of this machine, and no process left behind.
+
+signals ─stop→ ┐
+exit codes ──→ supervisor ─actions→ children (start, SIGTERM, SIGKILL)
+clock ───────→ ┘
+"""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from launcher.command_line import Command
+from launcher.errors import ChildFailedError, RunFileError
+from launcher.interrupts import Interrupts
+from launcher.processes import Child
+from launcher.run_file import RunFile
+from launcher.summary import summary_table
+from launcher.supervisor import TRAINER, Action, Kill, ReportFailure, Say, Start, Supervisor, Terminate
+
+POLL_SECONDS = 0.1
+
+
+def up(command: Command, run_file: RunFile, interrupts: Interrupts) -> int:
+    """Runs until the trainer has finished; returns the exit code. Raises ChildFailedError with the reason."""
+    folder = _run_folder(run_file)
+    spawn = spawner(command.run_words, run_file, folder)
+    generators = [f"generator-{index}" for index in range(command.workers)]
+    code = supervise(generators, spawn, interrupts)
+    if interrupts.stop.is_set():
+        _say(f"stopped; to resume: {shlex.join(['streamrep', 'up', *command.run_words])}")
+        return code
+    summary = folder / "summary.json"
+    if summary.exists():
+        _say(summary_table(json.loads(summary.read_text("utf-8"))))
+    return code
+
+
+def _run_folder(run_file: RunFile) -> Path:
+    """Made here, since the generators' logs may be opened before the trainer is up."""
+    folder = Path(run_file.run.dir) / run_file.run.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFileError(
+            "cannot make the run folder",
+            expected="a folder that can be written",
+            got=error.strerror or str(error),
+            where=str(folder),
+            mend="choose another with --run.dir",
+        ) from error
+    return folder
+
+
+def supervise(generators: list[str], spawn: Callable[[str], Child], interrupts: Interrupts) -> int:
+    """Starts every process and carries out the supervisor's actions until none is left."""
+    supervisor = Supervisor(generators)
+    children: dict[str, Child] = {}
+    failures: list[ReportFailure] = []
+    reasons: dict[str, str] = {}
+
+    def carry_out(actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Start(name):
+                    children[name] = spawn(name)
+                case Terminate(name):
+                    children[name].terminate()
+                case Kill(name):
+                    children[name].kill()
+                case Say(text):
+                    _say(text)
+                case ReportFailure():
+                    failures.append(action)
+
+    try:
+        carry_out([Start(name) for name in [TRAINER, *generators]])
+        while supervisor.phase != "over":
+            if interrupts.stop.is_set():
+                carry_out(supervisor.on_stop(time.monotonic()))
+            for name, child in list(children.items()):
+                code = child.poll()
+                if code is not None:
+                    reasons[name] = child.reason()
+                    children.pop(name).close()
+                    carry_out(supervisor.on_exit(name, code, time.monotonic()))
+            carry_out(supervisor.tick(time.monotonic()))
+            time.sleep(POLL_SECONDS)
+    finally:
+        # Empty unless this very loop failed: nothing may outlive the command.
+        for child in children.values():
+            child.kill()
+            child.close()
+    if failures:
+        raise ChildFailedError(_reason(failures[0], reasons), supervisor.exit_code)
+    return supervisor.exit_code or interrupts.exit_code
+
+
+def spawner(run_words: list[str], run_file: RunFile, folder: Path) -> Callable[[str], Child]:
+    """A function that starts a process of this run by its name."""
+    connect = local_endpoint(run_file)
+
+    def spawn(name: str) -> Child:
+        python = [sys.executable, "-m", "launcher"]
+        if name == TRAINER:
+            argv = [*python, "train", *run_words, "--end-with-stdin"]
+            return Child(argv, thread_environment(run_file.train.threads), None)
+        argv = [*python, "generate", *run_words, "--generator.connect", connect, "--end-with-stdin"]
+        return Child(argv, thread_environment(run_file.generator.threads), folder / f"{name}.log")
+
+    return spawn
+
+
+def local_endpoint(run_file: RunFile) -> str:
+    """Where generators of this machine find the trainer: its bind address, any-address read as loopback."""
+    bind = run_file.stream.bind
+    host, _, port = bind.removeprefix("tcp://").rpartition(":")
+    if bind.startswith("tcp://") and not port.isdigit():
+        raise RunFileError(
+            "no fixed port",
+            expected="tcp://ADDRESS:PORT",
+            got=bind,
+            where="stream.bind",
+            mend="`up` tells generators the port before the trainer has it, so give a number",
+        )
+    return f"tcp://127.0.0.1:{port}" if host in ("*", "0.0.0.0") else bind
+
+
+def thread_environment(threads: int) -> Mapping[str, str]:
+    """Set before the child imports torch, which reads it once; 0 leaves the choice to the libraries."""
+    return {"OMP_NUM_THREADS": str(threads)} if threads else {}
+
+
+def _reason(failure: ReportFailure, reasons: Mapping[str, str]) -> str:
+    how = f"was ended by signal {-failure.code}" if failure.code < 0 else f"ended with code {failure.code}"
+    return f"{failure.name} {how}{reasons[failure.name]}"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
