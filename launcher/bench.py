@@ -5,8 +5,9 @@ import importlib
 from launcher.errors import RunFileError
 
 BENCHMARKS = {
-    "stream": "one trainer endpoint against bare pyzmq moving the same frames",
-    "retrieval": "the default run's encoder against the untrained one",
+    "stream": "what the stream costs: images/s at a counting trainer over the engine alone",
+    "retrieval": "a finished run's encoder beside what it has to beat",
+    "settings": "what a run file's trainer settings learn from real drawings",
 }
 """Name of a module of `benchmarks`, and the question it answers. Each has `main(argv) -> int`."""
 

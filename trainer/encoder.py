@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from protocol.errors import UserError
 
 _WHERE = "model.encoder"
+
+# An encoder is saved and loaded in a moment; a bar for that would break the trainer's progress line.
+logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
 
 
 class Encoder(nn.Module):

@@ -46,6 +46,8 @@ class Loop:
     progress: Progress
     evaluate: Callable[[int], dict[str, float]]
     """Judges the encoder after that many steps; the result joins the row of metrics."""
+    write_report: Callable[[], Path]
+    """Renews the page that people look at; called after each evaluation."""
     done: DoneIds
     dead_letters: dict[int, str]
     plan_digest: str
@@ -68,6 +70,8 @@ class Loop:
                     row |= result.measures()
                     self.metrics.append(row)
                     self.meter.restart()
+                if evaluating:
+                    self._timed(self.write_report)
                 self.progress.update(row)
                 if self._is_due(self.config.train.checkpoint_every):
                     self._timed(self.save)

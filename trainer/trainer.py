@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 from protocol.errors import UserError
@@ -78,6 +79,7 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             meter=_meter(state),
             progress=progress,
             evaluate=scores.judge_trained,
+            write_report=partial(write_report, folder.path),
             done=DoneIds(state.done_low, state.done_above),
             dead_letters=dict(state.dead_letters),
             plan_digest=plan.digest,
@@ -103,7 +105,7 @@ def _train(loop: Loop, scores: Scores, folder: RunFolder, *, is_new: bool) -> No
         return
     _save_encoder(loop.learner, folder)
     write_json(folder.summary, _summary(loop, scores, folder, time.monotonic() - began))
-    loop.progress.say(f"finished; see {write_report(folder.path)}")
+    loop.progress.say(f"finished; see {loop.write_report()}")
 
 
 def _fresh_state(plan: Plan) -> TrainedState:

@@ -150,6 +150,20 @@ def test_ctrl_c_ends_both_within_ten_seconds_and_the_same_command_goes_on(tmp_pa
     assert [row["step"] for row in _rows(run)] == sorted({row["step"] for row in _rows(run)})
 
 
+@pytest.mark.parametrize("seconds", [0.3, 1.5, 4.0])
+def test_ctrl_c_while_starting_leaves_nothing_behind(tmp_path: Path, seconds: float) -> None:
+    """During imports, while the model is built, before the first batch: 130 within 10 s, and no process."""
+    process = _start("up", str(_run_file(tmp_path)), "--generator.engine", "eager")
+    time.sleep(seconds)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not _processes_of(tmp_path)
+
+
 def _assert_promised_ids_subset(run: Path, steps: int) -> None:
     ids = [group_id for (group_id,) in _query(run, "SELECT group_id FROM uses")]
     assert len(ids) == len(set(ids)) == steps * BATCH
