@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "diffusers", "transformers", "kornia", "pyzmq", "msgspec", "numpy")
+_PACKAGES = ("torch", "diffusers", "transformers", "pyzmq", "msgspec", "numpy")
 
 
 def environment() -> dict[str, Any]:

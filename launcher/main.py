@@ -1,7 +1,7 @@
 """The `streamrep` command: parses, wires, and turns errors into exit codes.
 
 0    finished, or stopped by SIGTERM after a checkpoint
-1    failure, with its traceback
+1    failure: one line where its reason is known, else a traceback
 2    bad input, in one line
 130  stopped by Ctrl-C
 """
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupts.install()
     # Imported after the handlers are in place: from here on Ctrl-C is an orderly end.
     from launcher.errors import ChildFailedError
-    from protocol.errors import UserError
+    from protocol.errors import StreamrepError, UserError
 
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv), interrupts)
@@ -28,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ChildFailedError as error:
         print(f"streamrep: {error}", file=sys.stderr)
         return error.code
+    except StreamrepError as error:
+        print(f"streamrep: {type(error).__name__.removesuffix('Error')}: {error}", file=sys.stderr)
+        return 1
 
 
 def _dispatch(argv: list[str], interrupts: Interrupts) -> int:

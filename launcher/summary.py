@@ -8,8 +8,15 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("images_trained", "images trained", ",d"),
     ("mean_uses", "mean uses of an image", ".2f"),
     ("fresh_share", "fresh share of all images trained", ".1%"),
+    ("waiting_share", "share of time spent waiting", ".1%"),
     ("recall_at_10", "R@10, trained encoder", ".1%"),
     ("recall_at_10_untrained", "R@10, untrained encoder", ".1%"),
+    ("recall_at_10_backgrounds", "R@10 on backgrounds, trained", ".1%"),
+    ("recall_at_10_backgrounds_untrained", "R@10 on backgrounds, untrained", ".1%"),
+    ("knn_subcategory", "subcategory kNN, trained", ".1%"),
+    ("knn_subcategory_untrained", "subcategory kNN, untrained", ".1%"),
+    ("knn_subcategory_backgrounds", "subcategory kNN on backgrounds, trained", ".1%"),
+    ("knn_subcategory_backgrounds_untrained", "subcategory kNN on backgrounds, untrained", ".1%"),
     ("wall_seconds", "seconds", ",.0f"),
 )
 

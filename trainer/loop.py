@@ -18,7 +18,7 @@ from trainer.batch import Batch
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.config import TrainerConfig
 from trainer.done import DoneIds
-from trainer.errors import StopRequestedError
+from trainer.errors import FeedFailedError, NonFiniteLossError, StopRequestedError
 from trainer.feed.feed import Feed
 from trainer.learner import Learner, StepResult
 from trainer.ledger import Ledger
@@ -78,6 +78,10 @@ class Loop:
                     saved = self.step
         except StopRequestedError:
             self.stop.set()
+        except (FeedFailedError, NonFiniteLossError):
+            if saved != self.step:
+                self.save()  # both leave the weights of the last step whole
+            raise
         if saved != self.step:
             self.save()
 

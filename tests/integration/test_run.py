@@ -17,6 +17,7 @@ from generator_service.fake import FakeEngine
 from protocol.generation import GenerationSpec
 from protocol.payload import checksum
 from trainer.captions import load_captions
+from trainer.checkpoint import Checkpoints
 from trainer.config import CaptionsConfig
 from trainer.plan import Plan
 
@@ -247,3 +248,20 @@ def test_a_worker_with_another_model_is_turned_away(tmp_path: Path) -> None:
         assert [process.wait(15) for process in (trainer, good)] == [0, 0]
         for process in (trainer, good):
             process.communicate()
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_weights(tmp_path: Path) -> None:
+    """The run ends with its reason and code 1; its checkpoint is of the last whole step, and can be read."""
+    path = str(_run_file(tmp_path, train__lr=1e30, train__checkpoint_every=1000))
+    generator = _start("generate", path)
+    trainer = _start("train", path)
+    _, errors = trainer.communicate(timeout=90)
+    generator.communicate(timeout=20)
+    assert trainer.returncode == 1, errors
+    [line] = [line for line in errors.splitlines() if line.startswith("streamrep: ")]
+    assert line.startswith("streamrep: NonFiniteLoss: the loss of step")
+    run = tmp_path / "runs" / "r"
+    steps = max(step for (step,) in _query(run, "SELECT DISTINCT step FROM uses"))
+    latest = Checkpoints(run / "checkpoints", keep=2).latest()
+    assert latest is not None
+    assert latest[0].step == steps

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import launcher.main as main_module
 from launcher.summary import summary_table
+from protocol.errors import MalformedMessageError
 
 SLOW_IMPORT = """
 import sys, types
@@ -70,3 +72,21 @@ def test_summary_is_a_plain_table() -> None:
         "  R@10, trained encoder  12.3%",
         "  extra key              3",
     ]
+
+
+def test_a_failure_with_a_known_reason_is_one_line_and_exit_code_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither bad input nor a defect: the name of the error and its reason, no traceback."""
+
+    def fail(argv: list[str], interrupts: object) -> int:
+        raise MalformedMessageError("header", "truncated")
+
+    monkeypatch.setattr(main_module, "_dispatch", fail)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert main_module.main(["train"]) == 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err == "streamrep: MalformedMessage: header: truncated\n"
