@@ -94,3 +94,23 @@ def test_the_loss_weighs_zero_signal(example: Path) -> None:
     snr = torch.tensor([0.0, 1.0, 4.0, 9.0])
     signal, noise = (snr / (1 + snr)).sqrt(), (1 / (1 + snr)).sqrt()
     assert torch.allclose(loss_weights(signal, noise), torch.tensor([1.0, 1.0, 1.0, 0.5]), atol=1e-5)
+
+
+def test_training_can_go_on_from_the_exported_model(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`restore.py` brings back parts that the training scripts load, name by name, and replaces nothing."""
+    import restore
+    from checkpoints import load_checkpoint
+    from models import build_text_encoder, build_unet, build_vae, load_tokenizer
+    from safetensors.torch import load_file
+
+    work = tmp_path / "work"
+    monkeypatch.setattr(sys, "argv", ["restore.py", "--work", str(work)])
+    restore.main()
+    tokenizer = load_tokenizer(work / "tokenizer")
+    load_checkpoint(work / "vae", {"vae": build_vae()})
+    load_checkpoint(work / "text_encoder", {"text_encoder": build_text_encoder(tokenizer)})
+    build_unet().load_state_dict(load_file(work / "initial_unet.safetensors"))
+    with pytest.raises(SystemExit, match="expected nothing there"):
+        restore.main()
