@@ -44,6 +44,8 @@ STYLES = ("noto", "twemoji", "fluent")
 CAPTION_DROPOUT = 0.1
 WORD_DROPOUT = 0.1
 MIN_SNR = 5.0
+HIGH_NOISE_SHARE = 0.5
+"""Share of timesteps drawn from 800 to 999, where background and rough shape are settled."""
 TEXT_RATE = 0.3
 """Learning rate of the text encoder, which is trained already, as a share of the UNet's."""
 
@@ -125,6 +127,8 @@ def diffusion_loss(
     """Weighted squared error of v at a random timestep for every latent."""
     device = latents.device
     times = torch.randint(1000, (len(latents),), generator=generator, device=device)
+    late = torch.rand(len(latents), generator=generator, device=device) < HIGH_NOISE_SHARE
+    times = torch.where(late, 800 + times // 5, times)
     signal, sigma = (values[times].view(-1, 1, 1, 1) for values in table)
     noise = torch.randn(latents.shape, generator=generator, device=device)
     noisy, target = signal * latents + sigma * noise, signal * noise - sigma * latents
