@@ -15,7 +15,8 @@ from protocol.tickets import Id63, Ticket
 
 Name = Annotated[str, Meta(max_length=256)]
 Reason = Annotated[str, Meta(max_length=2000)]
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=1e7)]
+"""Bounded, since an infinite batch time would make a lease that never ends."""
 Ids = Annotated[tuple[Id63, ...], Meta(max_length=65536)]
 
 

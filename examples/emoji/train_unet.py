@@ -82,7 +82,7 @@ class Data:
 
 
 def use_plain_attention(unet: UNet2DConditionModel, device: torch.device) -> None:
-    """On CPU attention by plain matrix products: the fused kernel's backward took a third of a step."""
+    """On CPU attention by plain matrix products: the fused kernel's backward is slow there."""
     if device.type == "cpu":
         unet.set_attn_processor(AttnProcessor())
 

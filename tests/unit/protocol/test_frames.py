@@ -85,6 +85,14 @@ def test_an_unknown_field_of_a_newer_peer_is_ignored() -> None:
         (msgpack.packb({"type": "nonsense", "run": "", "session": ""}), "header"),
         (msgpack.packb({"type": "ready", "run": "r", "session": "s", "credit": -1}), "header"),
         (msgpack.packb({"type": "ready", "run": "r" * 300, "session": "s", "credit": 1}), "header"),
+        (
+            msgpack.packb({"type": "heartbeat", **STAMP, "idle_seconds": 0, "batch_seconds": float("inf")}),
+            "header",
+        ),
+        (
+            msgpack.packb({"type": "heartbeat", **STAMP, "idle_seconds": float("nan"), "batch_seconds": 1.0}),
+            "header",
+        ),
         (b"\x91" * 100_000, "header"),
         (b"\xdf\xff\xff\xff\xff", "header"),
         (b"\x00" * (HEADER_BYTES_MAX + 1), "header_size"),
