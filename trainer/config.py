@@ -43,8 +43,16 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     bind: Annotated[str, Meta(description="where the trainer listens")] = "tcp://127.0.0.1:5755"
     advertise: Annotated[str, Meta(description="address told to workers; empty means the bound one")] = ""
+    keys: Annotated[
+        str,
+        Meta(
+            description="the trainer's folder of `streamrep keys`: encrypts, and hears only admitted workers;"
+            " empty is neither"
+        ),
+    ] = ""
     insecure_bind: Annotated[
-        bool, Meta(description="allow a bind beyond loopback, where anyone who can reach it may send images")
+        bool,
+        Meta(description="without keys, allow a bind beyond loopback: who can reach it may send images"),
     ] = False
     window_groups: Annotated[
         int,

@@ -66,11 +66,12 @@ def check(config: TrainerConfig) -> None:
         "lower it",
     )
     _need(
-        stream.insecure_bind or is_loopback(stream.bind),
+        stream.insecure_bind or bool(stream.keys) or is_loopback(stream.bind),
         "stream.bind",
-        "a loopback address, since anyone who can reach the port may send images",
+        "keys or a loopback address, since anyone who can reach the port may send images",
         stream.bind,
-        "bind to tcp://127.0.0.1:PORT, or set stream.insecure_bind = true on a network that you trust",
+        "make keys with `streamrep keys trainer` and set stream.keys, bind to tcp://127.0.0.1:PORT, or set"
+        " stream.insecure_bind = true on a network that you trust",
     )
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from protocol.errors import UserError
+from protocol.keys import TrainerKeys, read_trainer_keys
 from trainer import limits
 from trainer.captions import load_captions
 from trainer.checkpoint import Checkpoints, TrainedState
@@ -44,6 +45,7 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
     `resolved` is the whole run file, for run.json. Raises UserError for what a person can mend.
     """
     limits.check(config)
+    keys = read_trainer_keys(config.stream.keys)
     plan = Plan(load_captions(config.captions), config.run.seed, config.generation)
     with ExitStack() as stack:
         folder = stack.enter_context(closing(RunFolder(config.run)))
@@ -51,7 +53,7 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
         state, tensors = checkpoints.latest() or (_fresh_state(plan), None)
         _check_same_run(state, plan, folder)
         progress = stack.enter_context(closing(Progress(config.run.max_steps, sys.stderr)))
-        feed = _open_feed(config, plan, state)
+        feed = _open_feed(config, plan, state, keys)
         stack.callback(feed.stop, "the trainer has ended")
         write_json(folder.run_json, resolved)
         progress.say(_opening(config, plan, feed, state))
@@ -136,7 +138,7 @@ def _check_same_run(state: TrainedState, plan: Plan, folder: RunFolder) -> None:
         )
 
 
-def _open_feed(config: TrainerConfig, plan: Plan, state: TrainedState) -> Feed:
+def _open_feed(config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None) -> Feed:
     leases = Leases(
         DoneIds(state.done_low, state.done_above),
         target=(config.run.max_steps - state.step) * config.train.batch_groups,
@@ -152,7 +154,7 @@ def _open_feed(config: TrainerConfig, plan: Plan, state: TrainedState) -> Feed:
         )
         return Desk(plan, leases, settings)
 
-    return Feed(make_desk, config.stream.bind)
+    return Feed(make_desk, config.stream.bind, keys)
 
 
 def _open_source(
@@ -190,6 +192,7 @@ def _opening(config: TrainerConfig, plan: Plan, feed: Feed, state: TrainedState)
         f"run {config.run.name} {origin}: {len(plan.captions)} captions, batches of"
         f" {config.train.batch_groups} groups x {config.generation.views} views, peak learning rate"
         f" {config.peak_lr:.3g}; listening at {feed.endpoint}"
+        + (", for admitted keys only" if config.stream.keys else "")
     )
 
 

@@ -30,7 +30,9 @@ class WaitingNotice:
 def why_waiting(status: FeedStatus, endpoint: str) -> str:
     """Which side is blocked and on what."""
     if not status.workers:
-        return f"no generator is connected to {endpoint}; start one with `streamrep generate`"
+        failed = {reason: n for reason, n in status.refused.items() if reason.startswith("handshake_")}
+        told = f" (refused: {failed})" if failed else ""
+        return f"no generator is connected to {endpoint}{told}; start one with `streamrep generate`"
     if status.leased:
         return f"{status.workers} generators hold {status.leased} tickets and are drawing"
     if not status.wanted:

@@ -73,13 +73,14 @@ class Desk:
         self.groups_received = 0
 
     def handle(
-        self, identity: bytes, message: WorkerMessage, payload: zmq.Frame | None, now: float
+        self, identity: bytes, message: WorkerMessage, payload: zmq.Frame | None, now: float, key: str = ""
     ) -> list[Outgoing]:
-        """The answers to one message. Raises TooManyDeadLettersError."""
+        """The answers to one message. `key`: the sender's public key. Raises TooManyDeadLettersError."""
         if isinstance(message, Hello):
-            return self._greet(identity, message, now)
+            return self._greet(identity, message, now, key)
         peer = self.peers.get(identity)
-        if peer is None:
+        # An identity that was freed may come back with another worker behind it.
+        if peer is None or peer.key != key:
             return [self._reject(identity, "unknown_peer", "say hello first", retry=True)]
         if message.run != self._plan.digest:
             self.lose(identity)
@@ -114,6 +115,14 @@ class Desk:
             return []
         peer.last_heard = now
         return [(identity, Reject(run=self._plan.digest, session=self._settings.session, reason=str(error)))]
+
+    def shut_out(self, identity: bytes) -> list[Outgoing]:
+        """Who is behind this socket is not admitted any more; a worker that is known is told so once."""
+        known = self.peers.get(identity) is not None
+        self.lose(identity)
+        reason = "its key is not admitted any more; `streamrep keys admit` on the trainer's machine admits it"
+        refusal = self._reject(identity, "not_admitted", reason)
+        return [refusal] if known else []
 
     def lose(self, identity: bytes) -> None:
         """A worker is gone: its tickets go to others."""
@@ -164,7 +173,7 @@ class Desk:
         self.refused[kind] += 1
         return identity, Reject(**self._stamp, reason=reason, retry=retry)
 
-    def _greet(self, identity: bytes, hello: Hello, now: float) -> list[Outgoing]:
+    def _greet(self, identity: bytes, hello: Hello, now: float, key: str) -> list[Outgoing]:
         if hello.protocol != PROTOCOL_VERSION:
             reason = (
                 f"the trainer speaks protocol {PROTOCOL_VERSION}, the worker {hello.protocol};"
@@ -178,7 +187,7 @@ class Desk:
             )
             return [self._reject(identity, "another_run", reason)]
         self.leases.lose_worker(identity)
-        self.peers.greet(identity, hello, now)
+        self.peers.greet(identity, hello, now, key)
         welcome = Welcome(
             **self._stamp,
             protocol=PROTOCOL_VERSION,

@@ -15,6 +15,8 @@ class Peer:
     device: str
     last_heard: float
     last_progress: float
+    key: str = ""
+    """Its public key in Z85; empty where no keys are used."""
     batch_seconds: float = 0.0
     """p95 of its recent static batches."""
     credit: int = 0
@@ -34,9 +36,9 @@ class Peers:
     def __init__(self) -> None:
         self._by_identity: dict[bytes, Peer] = {}
 
-    def greet(self, identity: bytes, hello: Hello, now: float) -> Peer:
+    def greet(self, identity: bytes, hello: Hello, now: float, key: str = "") -> Peer:
         """Adds a worker, or starts it anew where the identity was known."""
-        peer = Peer(identity, hello.worker, hello.device, last_heard=now, last_progress=now)
+        peer = Peer(identity, hello.worker, hello.device, last_heard=now, last_progress=now, key=key)
         self._by_identity[identity] = peer
         return peer
 

@@ -278,3 +278,32 @@ def test_everybody_is_told_when_the_run_ends() -> None:
     [(to, stop)] = desk.farewell("finished")
     assert to == A
     assert stop == Stop(**STAMP, reason="finished")
+
+
+def test_a_worker_that_is_shut_out_loses_its_tickets_and_is_told_once() -> None:
+    """The next worker gets them; what the first says later is counted and not answered."""
+    desk = _desk(window=2)
+    desk.handle(A, _hello("a"), None, 0.0, "key of a")
+    desk.handle(A, _equipped(), None, 0.0, "key of a")
+    desk.handle(A, Ready(**STAMP, credit=2), None, 0.0, "key of a")
+    assert [peer.key for peer in desk.peers] == ["key of a"]
+    [(identity, refusal)] = desk.shut_out(A)
+    assert identity == A
+    assert isinstance(refusal, Reject)
+    assert not refusal.retry
+    assert desk.shut_out(A) == []
+    assert desk.refused["not_admitted"] == 2
+    _join(desk, B)
+    [(_, tickets)] = desk.handle(B, Ready(**STAMP, credit=2), None, 0.0)
+    assert isinstance(tickets, Tickets)
+    assert [ticket.group_id for ticket in tickets.tickets] == [0, 1]
+
+
+def test_another_key_behind_a_known_identity_is_a_stranger() -> None:
+    """It must say hello itself before it may act."""
+    desk = _desk()
+    desk.handle(A, _hello("a"), None, 0.0, "key of a")
+    [(_, refusal)] = desk.handle(A, _equipped(), None, 0.0, "key of b")
+    assert isinstance(refusal, Reject)
+    assert refusal.retry
+    assert desk.peers.equipped == []

@@ -22,9 +22,9 @@ def _config(**sections: Any) -> TrainerConfig:
         ({"stream": {"reuse_gap": 16, "max_reuse": 2}}, r"(16 + 1) x 64 = 1088"),
         ({"generation": {"views": 1}}, "at least 2 views"),
         ({"run": {"max_steps": 50}}, "warmup_steps < run.max_steps = 50"),
-        ({"stream": {"bind": "tcp://0.0.0.0:5755"}}, "a loopback address"),
-        ({"stream": {"bind": "tcp://*:5755"}}, "a loopback address"),
-        ({"stream": {"bind": "tcp://example.org:5755"}}, "a loopback address"),
+        ({"stream": {"bind": "tcp://0.0.0.0:5755"}}, "keys or a loopback address"),
+        ({"stream": {"bind": "tcp://*:5755"}}, "keys or a loopback address"),
+        ({"stream": {"bind": "tcp://example.org:5755"}}, "keys or a loopback address"),
     ],
 )
 def test_impossible_settings_are_refused(sections: dict[str, Any], words: str) -> None:
@@ -42,6 +42,7 @@ def test_impossible_settings_are_refused(sections: dict[str, Any], words: str) -
         {"stream": {"bind": "ipc:///tmp/x"}},
         {"stream": {"bind": "tcp://localhost:*"}},
         {"stream": {"bind": "tcp://0.0.0.0:5755", "insecure_bind": True}},
+        {"stream": {"bind": "tcp://0.0.0.0:5755", "keys": "keys"}},
         {"stream": {"window_groups": 64}},
     ],
 )

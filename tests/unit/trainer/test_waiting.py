@@ -34,6 +34,16 @@ def test_the_blocked_side_is_named(counts: dict[str, int], words: str) -> None:
     assert words in why_waiting(_status(**counts), "tcp://x")
 
 
+def test_failed_handshakes_are_named_while_nobody_is_there() -> None:
+    """They are the likely reason; other refusals are not."""
+    refused = {"handshake_keyless": 12, "duplicate": 3}
+    status = FeedStatus(
+        workers=0, groups_received=0, buffered=0, leased=0, wanted=0, dead_letters=0, refused=refused
+    )
+    assert "handshake_keyless': 12" in why_waiting(status, "tcp://x")
+    assert "duplicate" not in why_waiting(status, "tcp://x")
+
+
 def test_it_is_said_after_ten_seconds_then_every_thirty() -> None:
     """And again from the beginning for the next wait."""
     said: list[str] = []
