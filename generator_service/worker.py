@@ -40,6 +40,13 @@ def run_worker(config: GeneratorConfig, stop: threading.Event, say: Say = print)
     LinkError when the I/O thread died. A draw that cannot be given up in time ends the process from within.
     """
     facts, build = prepare(config)
+    serve(config, facts, build, stop, say)
+
+
+def serve(
+    config: GeneratorConfig, facts: WorkerFacts, build: EngineBuilder, stop: threading.Event, say: Say
+) -> None:
+    """`run_worker` with the engine that `build` makes."""
     link = Link(
         config.connect,
         facts,
