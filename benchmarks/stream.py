@@ -1,10 +1,11 @@
 """What the stream costs: images/s arriving at a trainer that only counts, over images/s of the same engine
 called in a bare loop, measured in turns within one run.
 
-    bare loop:   engine.draw, again and again                              (its own process)
-    stream:      generator process ─ZeroMQ→ feed of this process, which counts and frees at once
+    generator process, one engine:   bare loop, stream, bare loop, stream, ...
+                                        │         │ ZeroMQ
+    this process:              images/s ◁         └→ feed, which counts and frees at once
 
-Target 0.97 or more. Usage: streamrep bench stream [--engine eager] [--rounds 3] [--seconds 20]
+Target 0.97 or more. Usage: streamrep bench stream [--engine eager] [--rounds 9] [--seconds 8]
 """
 
 import argparse
@@ -23,7 +24,8 @@ import msgspec
 
 from benchmarks.environment import environment
 from generator_service.config import GeneratorConfig
-from generator_service.worker import run_worker
+from generator_service.engine import Engine
+from generator_service.worker import prepare, serve
 from protocol.generation import GenerationSpec
 from trainer.captions import load_captions
 from trainer.config import CaptionsConfig
@@ -43,19 +45,22 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--engine", default="eager", choices=["eager", "fake"])
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--batch-images", type=int, default=GeneratorConfig().batch_images)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of measuring, each side, each round")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of measuring, each side, each round")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args(argv)
     config = GeneratorConfig(engine=options.engine, model=options.model, batch_images=options.batch_images)
     rounds = []
-    for number in range(1, options.rounds + 1):
-        print(f"round {number} of {options.rounds}: bare loop", file=sys.stderr)
-        bare = bare_rate(config, options.seconds)
-        print(f"round {number} of {options.rounds}: stream", file=sys.stderr)
-        stream = stream_rate(config, options.seconds)
-        rounds.append({"bare": bare, "stream": stream, "ratio": stream / bare})
-        print(f"  bare {bare:.2f} images/s, stream {stream:.2f} images/s, ratio {stream / bare:.3f}")
+    with _Generator(config) as generator:
+        for number in range(1, options.rounds + 1):
+            bare = generator.bare_rate(options.seconds)
+            stream = generator.stream_rate(options.seconds)
+            rounds.append({"bare": bare, "stream": stream, "ratio": stream / bare})
+            print(
+                f"round {number} of {options.rounds}: bare {bare:.2f}, stream {stream:.2f} images/s, "
+                f"ratio {stream / bare:.3f}",
+                flush=True,
+            )
     ratio = statistics.median(entry["ratio"] for entry in rounds)
     result = {
         "question": "images/s of the stream over images/s of the engine alone",
@@ -79,55 +84,78 @@ def _batch_groups(config: GeneratorConfig) -> int:
     return config.batch_images // GenerationSpec().views
 
 
-def bare_rate(config: GeneratorConfig, seconds: float) -> float:
-    """Images a second of the engine in a process of its own, after its warm-up."""
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_draw_alone, args=(config, seconds, theirs))
-    process.start()
-    theirs.close()
-    rate: float = ours.recv()
-    process.join()
-    return rate
+class _Generator:
+    """A generator process whose one engine draws alone or for a trainer, as told.
+
+    One engine for both: two processes differ by more than the stream costs, from where their memory lies.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        self._groups = _batch_groups(config)
+        context = multiprocessing.get_context("spawn")
+        self._orders, theirs = context.Pipe()
+        self._process = context.Process(target=_host, args=(msgspec.to_builtins(config), theirs))
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> "_Generator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._orders.close()
+        self._process.join(15)
+        self._process.kill()
+        self._process.join()
+
+    def bare_rate(self, seconds: float) -> float:
+        """Images a second of the engine alone, over whole static batches."""
+        self._orders.send(("bare", seconds))
+        rate: float = self._orders.recv()
+        return rate
+
+    def stream_rate(self, seconds: float) -> float:
+        """Images a second that reach a counting trainer, from the end of the second static batch on."""
+        plan = _plan()
+
+        def make_desk(bound: str) -> Desk:
+            settings = DeskSettings(session="bench", endpoints=(bound,), content="", lease_seconds=60.0)
+            return Desk(plan, Leases(DoneIds(), target=10**9, window=8 * self._groups), settings)
+
+        feed = Feed(make_desk, "tcp://127.0.0.1:*")
+        feed.start()
+        self._orders.send(("stream", feed.endpoint))
+        try:
+            return _count(feed, self._groups, seconds) * plan.spec.views
+        finally:
+            feed.stop("measured")
+            self._orders.recv()
 
 
-def _draw_alone(config: GeneratorConfig, seconds: float, answer: Connection) -> None:
-    from generator_service.worker import prepare
+def _host(tables: dict[str, Any], orders: Connection) -> None:
+    """The generator process: obeys until the other end is closed."""
+    config = msgspec.convert(tables, GeneratorConfig)
+    facts, build = prepare(config)
+    engine = build(_plan().spec, lambda: False)
+    while True:
+        try:
+            order, value = orders.recv()
+        except EOFError:
+            return
+        if order == "bare":
+            orders.send(_draw_alone(engine, value))
+        else:
+            joined = msgspec.structs.replace(config, connect=value)
+            serve(joined, facts, lambda spec, abandoned: engine, threading.Event(), lambda text: None)
+            orders.send(None)
 
-    plan, groups = _plan(), _batch_groups(config)
-    _, build = prepare(config)
-    engine = build(plan.spec, lambda: False)
-    began, drawn = time.monotonic(), 0
+
+def _draw_alone(engine: Engine, seconds: float) -> float:
+    plan, began, drawn = _plan(), time.monotonic(), 0
+    groups = engine.batch_images // plan.spec.views
     while time.monotonic() - began < seconds:
         engine.draw([plan.ticket(drawn + i) for i in range(groups)], lambda: False)
         drawn += groups
-    answer.send(drawn * plan.spec.views / (time.monotonic() - began))
-
-
-def stream_rate(config: GeneratorConfig, seconds: float) -> float:
-    """Images a second that reach a counting trainer, from the end of the second static batch on."""
-    plan, groups = _plan(), _batch_groups(config)
-
-    def make_desk(bound: str) -> Desk:
-        settings = DeskSettings(session="bench", endpoints=(bound,), content="", lease_seconds=60.0)
-        return Desk(plan, Leases(DoneIds(), target=10**9, window=8 * groups), settings)
-
-    feed = Feed(make_desk, "tcp://127.0.0.1:*")
-    feed.start()
-    context = multiprocessing.get_context("spawn")
-    tables = msgspec.to_builtins(config) | {"connect": feed.endpoint}
-    worker = context.Process(target=_work, args=(tables,))
-    worker.start()
-    try:
-        return _count(feed, groups, seconds) * plan.spec.views
-    finally:
-        feed.stop("benchmark over")
-        worker.join(15)
-        worker.kill()
-        worker.join()
-
-
-def _work(tables: dict[str, Any]) -> None:
-    run_worker(msgspec.convert(tables, GeneratorConfig), threading.Event(), say=lambda text: None)
+    return drawn * plan.spec.views / (time.monotonic() - began)
 
 
 def _count(feed: Feed, batch_groups: int, seconds: float) -> float:

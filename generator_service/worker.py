@@ -42,6 +42,13 @@ def run_worker(config: GeneratorConfig, stop: threading.Event, say: Say = print)
     """
     keys = read_worker_keys(config.keys)
     facts, build = prepare(config)
+    serve(config, facts, build, stop, say)
+
+
+def serve(
+    config: GeneratorConfig, facts: WorkerFacts, build: EngineBuilder, stop: threading.Event, say: Say
+) -> None:
+    """`run_worker` with the engine that `build` makes."""
     link = Link(
         config.connect,
         facts,

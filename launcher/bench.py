@@ -6,6 +6,7 @@ from launcher.errors import RunFileError
 
 BENCHMARKS = {
     "stream": "what the stream costs: images/s at a counting trainer over the engine alone",
+    "wire": "groups a second through one endpoint over bare ZeroMQ moving the same frames",
     "retrieval": "a finished run's encoder beside what it has to beat",
     "settings": "what a run file's trainer settings learn from real drawings",
 }

@@ -1,0 +1,224 @@
+"""How close one endpoint comes to bare ZeroMQ: groups a second of 1.18 MB, ours over theirs, in turns.
+
+    ours:   worker process, an engine that draws nothing ─Group + pixels→ feed of this process, counted, freed
+    bare:   a DEALER process ─the same two frames, copy=False→ ROUTER of this process; equal credit
+
+Both end with the pixels in this process. Ours also hashes every group on both sides, which is what a damaged
+or foreign group is found by. Target 0.80 of bare, median of five, over tcp and over ipc.
+
+Usage: streamrep bench wire [--rounds 5] [--seconds 4] [--groups-per-batch 4]
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+from benchmarks.environment import environment
+from generator_service.config import GeneratorConfig
+from generator_service.conversation import WorkerFacts
+from generator_service.credit import STATIC_BATCHES_HELD
+from generator_service.engine import Abandoned
+from generator_service.worker import serve
+from protocol.generation import GenerationSpec
+from protocol.payload import ImagesNHWC
+from protocol.sockets import bind_router, connect_dealer
+from protocol.tickets import Ticket
+from trainer.captions import load_captions
+from trainer.config import CaptionsConfig
+from trainer.done import DoneIds
+from trainer.feed.desk import Desk, DeskSettings
+from trainer.feed.feed import Feed
+from trainer.feed.leases import Leases
+from trainer.plan import Plan
+
+RESULT = Path("benchmarks/results/wire.json")
+TARGET = 0.80
+SPEC = GenerationSpec(views=6, size=256)
+GROUP_BYTES = SPEC.views * SPEC.size * SPEC.size * 3
+HEADER_BYTES = 256
+"""About what a group's header takes."""
+WARM_UP_SECONDS = 0.5
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures, prints a table, writes JSON; exit code 1 below the target."""
+    parser = argparse.ArgumentParser(
+        prog="streamrep bench wire", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of measuring, each side, each round")
+    parser.add_argument("--groups-per-batch", type=int, default=4, help="groups an engine hands over at once")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args(argv)
+    transports: dict[str, dict[str, Any]] = {}
+    for transport in ("tcp", "ipc"):
+        rounds = []
+        for number in range(1, options.rounds + 1):
+            rates = {
+                "bare": bare_rate(transport, options.seconds, options.groups_per_batch),
+                "ours": our_rate(transport, options.seconds, options.groups_per_batch),
+            }
+            rounds.append(rates | {"ratio": rates["ours"] / rates["bare"]})
+            print(
+                f"{transport} {number}/{options.rounds}: bare {rates['bare']:.0f}, ours {rates['ours']:.0f} "
+                f"groups/s, ratio {rounds[-1]['ratio']:.3f}",
+                flush=True,
+            )
+        ratio = statistics.median(entry["ratio"] for entry in rounds)
+        transports[transport] = {"rounds": rounds, "ratio_median": ratio}
+        print(f"{transport}: median ratio {ratio:.3f}, target {TARGET}")
+    result = {
+        "question": f"groups of {GROUP_BYTES} bytes a second through one endpoint, over bare ZeroMQ",
+        "transports": transports,
+        "target": TARGET,
+        "environment": environment(),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"written to {options.out}")
+    return 0 if all(entry["ratio_median"] >= TARGET for entry in transports.values()) else 1
+
+
+@contextmanager
+def _endpoint(transport: str) -> Iterator[str]:
+    """Something to bind to that nobody else has."""
+    if transport == "tcp":
+        yield "tcp://127.0.0.1:*"
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"ipc://{folder}/socket"
+
+
+class StillEngine:
+    """Hands over the same pixels again and again: all that is measured is their way."""
+
+    content_hash = engine_hash = "still"
+    exact = True
+    batch_seconds = 0.0
+    summary = "an engine that draws nothing"
+
+    def __init__(self, groups: int) -> None:
+        self._groups = [still_group(number) for number in range(groups)]
+        self.batch_images = groups * SPEC.views
+
+    def draw(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> list[ImagesNHWC]:
+        """As many as are asked for."""
+        return self._groups[: len(tickets)]
+
+
+def still_group(number: int) -> ImagesNHWC:
+    """Random pixels."""
+    shape = (SPEC.views, SPEC.size, SPEC.size, 3)
+    return np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
+
+
+def our_rate(transport: str, seconds: float, groups: int) -> float:
+    """Groups a second that a worker process brings to a feed in this process."""
+    plan = Plan(load_captions(CaptionsConfig()), 0, SPEC)
+
+    def make_desk(bound: str) -> Desk:
+        settings = DeskSettings(session="bench", endpoints=(bound,), content="", lease_seconds=60.0)
+        return Desk(plan, Leases(DoneIds(), target=10**9, window=8 * groups), settings)
+
+    with _endpoint(transport) as endpoint:
+        feed = Feed(make_desk, endpoint)
+        feed.start()
+        worker = multiprocessing.get_context("spawn").Process(target=_work, args=(feed.endpoint, groups))
+        worker.start()
+        try:
+            return _count_feed(feed, seconds)
+        finally:
+            feed.stop("measured")
+            worker.join(15)
+            worker.kill()
+            worker.join()
+
+
+def _work(endpoint: str, groups: int) -> None:
+    config = GeneratorConfig(connect=endpoint, engine="fake", batch_images=groups * SPEC.views)
+    facts = WorkerFacts(worker=f"bench-{os.getpid()}", device="none", weights="still")
+    engine = StillEngine(groups)
+    serve(config, facts, lambda spec, abandoned: engine, threading.Event(), lambda text: None)
+
+
+def _count_feed(feed: Feed, seconds: float) -> float:
+    began, counted = 0.0, 0
+    while True:
+        feed.wait(1.0)
+        taken = feed.take(64)
+        feed.trained([group.group_id for group in taken])
+        now = time.monotonic()
+        if not began:
+            # Zero until the first group, then a while in which nothing counts.
+            began = now + WARM_UP_SECONDS if taken else 0.0
+        elif now >= began:
+            counted += len(taken)
+            if now - began >= seconds:
+                return counted / (now - began)
+
+
+def bare_rate(transport: str, seconds: float, groups: int) -> float:
+    """Groups a second that a DEALER process brings to a ROUTER in this process, with nothing else done."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with _endpoint(transport) as endpoint:
+        router = bind_router(context, endpoint)
+        bound = router.getsockopt_string(zmq.LAST_ENDPOINT)
+        sender = multiprocessing.get_context("spawn").Process(target=_send_bare, args=(bound, groups))
+        sender.start()
+        try:
+            return _count_router(router, seconds)
+        finally:
+            sender.kill()
+            sender.join()
+            router.close(linger=0)
+            context.term()
+
+
+def _count_router(router: "zmq.Socket[bytes]", seconds: float) -> float:
+    began, counted = 0.0, 0
+    while True:
+        identity, *frames = router.recv_multipart(copy=False)
+        if len(frames) == 1:
+            continue  # its hello
+        # One more for each that came: the sender's credit stays what it began with.
+        router.send_multipart([identity.bytes, b""])
+        now = time.monotonic()
+        if not began:
+            began = now + WARM_UP_SECONDS
+        elif now >= began:
+            counted += 1
+            if now - began >= seconds:
+                return counted / (now - began)
+
+
+def _send_bare(endpoint: str, groups: int) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    dealer = connect_dealer(context, endpoint)
+    header, pixels = bytes(HEADER_BYTES), still_group(0).data
+    dealer.send(b"hello")
+    credit = STATIC_BATCHES_HELD * groups
+    while True:
+        for _ in range(credit):
+            dealer.send_multipart([header, pixels], copy=False)
+        credit = 0
+        # Waits for one answer and takes what else is there.
+        while not credit or dealer.poll(0):
+            dealer.recv()
+            credit += 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
