@@ -40,7 +40,6 @@ def run_worker(config: GeneratorConfig, stop: threading.Event, say: Say = print)
     Raises UserError for what a person can mend (refused, no trainer, no such model or key, out of memory) and
     LinkError when the I/O thread died. A draw that cannot be given up in time ends the process from within.
     """
-    keys = read_worker_keys(config.keys)
     facts, build = prepare(config)
     serve(config, facts, build, stop, say)
 
@@ -52,7 +51,7 @@ def serve(
     link = Link(
         config.connect,
         facts,
-        keys=keys,
+        keys=read_worker_keys(config.keys),
         wait_seconds=config.wait_seconds,
         pack_seconds=config.pack_milliseconds / 1000,
         stop=stop,
