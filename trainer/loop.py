@@ -25,7 +25,8 @@ from trainer.ledger import Ledger
 from trainer.metrics import Meter, MetricsLog, Row
 from trainer.progress import Progress
 from trainer.samples import save_samples
-from trainer.sources.online import OnlineSource
+from trainer.sources.source import Source
+from trainer.stall_watch import StallWatch
 
 Value = TypeVar("Value")
 
@@ -37,13 +38,15 @@ class Loop:
     config: TrainerConfig
     samples: Path
     feed: Feed
-    source: OnlineSource
+    source: Source
     learner: Learner
     ledger: Ledger
     checkpoints: Checkpoints
     metrics: MetricsLog
     meter: Meter
     progress: Progress
+    stalls: StallWatch
+    """Also told by the source of its waits."""
     evaluate: Callable[[int], dict[str, float]]
     """Judges the encoder after that many steps; the result joins the row of metrics."""
     write_report: Callable[[], Path]
@@ -103,7 +106,8 @@ class Loop:
             wait_seconds=self.meter.wait_seconds,
             train_seconds=self.meter.train_seconds,
         )
-        self.checkpoints.save(state, self.learner.tensors())
+        with self.stalls.writing_checkpoint(self.step):
+            self.checkpoints.save(state, self.learner.tensors())
 
     def _train_step(self) -> tuple[Batch, StepResult]:
         waited_before = self.source.wait_seconds
@@ -128,6 +132,7 @@ class Loop:
             "lr": result.lr,
             **self.meter.row(self.config.generation.views, self.feed.status()),
             "ring_groups": self.source.ring_groups,
+            "stalls": self.stalls.seconds,
         }
 
     def _evaluate(self, batch: Batch) -> dict[str, float]:

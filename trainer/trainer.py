@@ -35,7 +35,7 @@ from trainer.run_folder import RunFolder, write_json
 from trainer.scores import Scores
 from trainer.sources.online import OnlineSource
 from trainer.sources.ring import Ring
-from trainer.waiting import WaitingNotice
+from trainer.stall_watch import StallWatch
 
 
 def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]) -> None:
@@ -66,7 +66,8 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             Evaluation(config.eval, config.augment.crop_size, learner.device) if config.eval.sets else None
         )
         scores = Scores(evaluation, learner, folder.evaluation, stop)
-        source = _open_source(config, feed, stop, progress)
+        stalls = StallWatch(feed.status, feed.endpoint, progress, metrics.append)
+        source = _open_source(config, feed, stop, stalls)
         loop = Loop(
             config=config,
             samples=folder.samples,
@@ -78,6 +79,7 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             metrics=metrics,
             meter=_meter(state),
             progress=progress,
+            stalls=stalls,
             evaluate=scores.judge_trained,
             write_report=partial(write_report, folder.path),
             done=DoneIds(state.done_low, state.done_above),
@@ -156,7 +158,7 @@ def _open_feed(config: TrainerConfig, plan: Plan, state: TrainedState) -> Feed:
 
 
 def _open_source(
-    config: TrainerConfig, feed: Feed, stop: threading.Event, progress: Progress
+    config: TrainerConfig, feed: Feed, stop: threading.Event, stalls: StallWatch
 ) -> OnlineSource:
     ring = Ring(
         capacity=limits.ring_groups(config),
@@ -170,7 +172,7 @@ def _open_source(
         batch_groups=config.train.batch_groups,
         min_fresh_groups=limits.min_fresh_groups(config),
         stop=stop,
-        on_wait=WaitingNotice(feed.status, feed.endpoint, progress.say),
+        watch=stalls,
     )
 
 

@@ -115,17 +115,17 @@ class Desk:
         peer.last_heard = now
         return [(identity, Reject(run=self._plan.digest, session=self._settings.session, reason=str(error)))]
 
-    def lose(self, identity: bytes) -> None:
+    def lose(self, identity: bytes, *, silent: bool = False) -> None:
         """A worker is gone: its tickets go to others."""
         self.leases.lose_worker(identity)
-        self.peers.drop(identity)
+        self.peers.drop(identity, silent=silent)
 
     def tick(self, now: float) -> list[Outgoing]:
         """What time alone brings about. To be called several times a second."""
         outgoing: list[Outgoing] = []
         for peer in self.peers.silent(now, self._settings.silence_seconds):
             self.refused["silent_worker"] += 1
-            self.lose(peer.identity)
+            self.lose(peer.identity, silent=True)
         for peer in self.peers:
             lease_seconds = max(self._settings.lease_seconds, LEASE_BATCHES * peer.batch_seconds)
             expired = self.leases.expire(peer.identity, peer.last_progress, lease_seconds, now)

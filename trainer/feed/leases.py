@@ -74,6 +74,11 @@ class Leases:
         return sum(len(held) for held in self._held.values())
 
     @property
+    def oldest_issue(self) -> float | None:
+        """When the ticket longest in a worker's hands was issued; None when no worker holds any."""
+        return min((at for live in self._live.values() for at in live.holders.values()), default=None)
+
+    @property
     def wanted(self) -> int:
         """How many tickets could be issued at once."""
         return len(self._waiting) + self._room()

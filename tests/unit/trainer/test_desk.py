@@ -197,6 +197,8 @@ def test_silence_is_death_and_any_message_is_life() -> None:
     desk.handle(B, Ready(**STAMP, credit=2), None, 4.0)
     outgoing = desk.tick(5.1)
     assert desk.peers.equipped == [B]
+    assert (desk.peers.joined, len(desk.peers), desk.peers.left_silently) == (2, 1, True)
+    assert desk.peers.last_heard == 4.0
     [tickets] = [message for _, message in outgoing if isinstance(message, Tickets)]
     assert [t.group_id for t in tickets.tickets] == [0, 1]
 
