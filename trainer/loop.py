@@ -18,7 +18,7 @@ from trainer.batch import Batch
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.config import TrainerConfig
 from trainer.done import DoneIds
-from trainer.errors import FeedFailedError, NonFiniteLossError, StopRequestedError
+from trainer.errors import DeadLetterError, FeedFailedError, NonFiniteLossError, StopRequestedError
 from trainer.feed.feed import Feed
 from trainer.learner import Learner, StepResult
 from trainer.ledger import Ledger
@@ -81,9 +81,9 @@ class Loop:
                     saved = self.step
         except StopRequestedError:
             self.stop.set()
-        except (FeedFailedError, NonFiniteLossError):
+        except (DeadLetterError, FeedFailedError, NonFiniteLossError):
             if saved != self.step:
-                self.save()  # both leave the weights of the last step whole
+                self.save()  # all of them leave the weights of the last step whole
             raise
         if saved != self.step:
             self.save()
@@ -100,6 +100,7 @@ class Loop:
             done_above=tuple(self.done.above),
             dead_letters=self.dead_letters,
             ring=tuple(self.source.ring_contents()),
+            order=self.config.stream.order,
             groups_trained=self.meter.groups_trained,
             uses=self.meter.uses,
             images_received=self.meter.images_received,
@@ -153,7 +154,9 @@ class Loop:
 
     def _note_dead_letters(self) -> None:
         new = {i: why for i, why in self.feed.dead_letters().items() if i not in self.dead_letters}
+        self.ledger.record_dead_letters(new)
+        if self.config.stream.order == "ticket":
+            return  # it is not done with: a resumed run tries it again, since none may be left out
         for group_id in new:
             self.done.add(group_id)
         self.dead_letters |= new
-        self.ledger.record_dead_letters(new)

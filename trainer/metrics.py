@@ -109,5 +109,6 @@ class Meter:
             "workers": status.workers,
             "buffered_groups": status.buffered,
             "dead_letters": status.dead_letters,
+            "issued_again": status.issued_again,
             "refused": status.refused,
         }

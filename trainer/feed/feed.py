@@ -44,6 +44,8 @@ class FeedStatus:
     heard_seconds_ago: float | None = None
     """Since any worker, gone or not, was heard; None before the first."""
     oldest_lease_seconds: float = 0.0
+    issued_again: int = 0
+    """Tickets given to a second worker, in ticket order, because others waited for them."""
 
 
 class Feed:
@@ -111,6 +113,7 @@ class Feed:
                 left_silently=desk.peers.left_silently,
                 heard_seconds_ago=None if heard is None else now - heard,
                 oldest_lease_seconds=0.0 if issued is None else now - issued,
+                issued_again=desk.issued_again,
             )
 
     def dead_letters(self) -> dict[int, str]:
