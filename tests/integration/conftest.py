@@ -30,7 +30,8 @@ class SmallRun:
             "model": {"head_hidden": 32, "head_out": 16},
             "train": {"batch_groups": 8, "warmup_steps": 2, "log_every": 1, "checkpoint_every": 5},
             "augment": {"crop_size": 32},
-            "generator": {"engine": "fake", "connect": endpoint, "batch_images": 12},
+            # On a busy machine a trainer may take minutes to import what it needs.
+            "generator": {"engine": "fake", "connect": endpoint, "batch_images": 12, "wait_seconds": 600},
         }
         for key, value in values.items():
             section, name = key.split("__")
