@@ -70,8 +70,10 @@ def _start(*words: str) -> subprocess.Popen[str]:
 
 
 def _rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of trained steps; those that only tell of a wait stay out."""
     path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    return [row for row in rows if "loss" in row]
 
 
 def _query(run: Path, query: str) -> list[Any]:

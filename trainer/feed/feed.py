@@ -37,6 +37,17 @@ class FeedStatus:
     wanted: int
     dead_letters: int
     refused: dict[str, int]
+    joined: int = 0
+    """Workers ever welcomed in this session, those that came back again each time."""
+    connected: int = 0
+    """Those that have not left; `workers` are the ones among them whose engine is built."""
+    left_silently: bool = False
+    """Whether the last to leave had stopped beating."""
+    heard_seconds_ago: float | None = None
+    """Since any worker, gone or not, was heard; None before the first."""
+    oldest_lease_seconds: float = 0.0
+    issued_again: int = 0
+    """Tickets given to a second worker, in ticket order, because others waited for them."""
 
 
 class Feed:
@@ -99,7 +110,8 @@ class Feed:
     def status(self) -> FeedStatus:
         """Counts as they are now."""
         with self._changed:
-            desk = self._desk
+            now, desk = time.monotonic(), self._desk
+            heard, issued = desk.peers.last_heard, desk.leases.oldest_issue
             return FeedStatus(
                 workers=len(desk.peers.equipped),
                 groups_received=desk.groups_received,
@@ -108,6 +120,12 @@ class Feed:
                 wanted=desk.leases.wanted,
                 dead_letters=len(desk.leases.dead),
                 refused=dict(desk.refused),
+                joined=desk.peers.joined,
+                connected=len(desk.peers),
+                left_silently=desk.peers.left_silently,
+                heard_seconds_ago=None if heard is None else now - heard,
+                oldest_lease_seconds=0.0 if issued is None else now - issued,
+                issued_again=desk.issued_again,
             )
 
     def dead_letters(self) -> dict[int, str]:
