@@ -179,6 +179,9 @@ class _Watched:
         self._draws.append((began, time.monotonic()))
         return groups
 
+    def cuts(self, caption: str) -> bool:
+        return self._engine.cuts(caption)
+
     @property
     def idle_share(self) -> float:
         """Of the time from the beginning of the first draw to the end of the last."""

@@ -118,6 +118,10 @@ class StillEngine:
         """As many as are asked for."""
         return self._groups[: len(tickets)]
 
+    def cuts(self, caption: str) -> bool:
+        """Never."""
+        return False
+
 
 def still_group(number: int) -> ImagesNHWC:
     """Random pixels."""

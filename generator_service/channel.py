@@ -25,6 +25,7 @@ class DrawnGroup:
     group_id: int
     images_NHWC: ImagesNHWC
     draw_seconds: float
+    caption_cut: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,7 @@ class Channel:
             session=session,
             group_id=outcome.group_id,
             draw_seconds=outcome.draw_seconds,
+            caption_cut=outcome.caption_cut,
         )
         # copy=False: libzmq reads the engine's own array, which nothing writes to after the draw.
         self.socket.send_multipart([encode(header), outcome.images_NHWC.data], zmq.NOBLOCK, copy=False)

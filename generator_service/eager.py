@@ -88,6 +88,10 @@ class EagerEngine:
             raise
         return [images_NHWC[start : start + views] for start in range(0, len(tickets) * views, views)]
 
+    def cuts(self, caption: str) -> bool:
+        """See `Engine.cuts`."""
+        return self._sampler.cuts(caption)
+
     def _warm_up(self, abandoned: Abandoned) -> tuple[bool, float]:
         """One probe in the first and in the last slot, among other neighbours; the second draw is timed."""
         dice = random.Random(_WARM_UP_SEED)

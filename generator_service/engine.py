@@ -46,6 +46,9 @@ class Engine(Protocol):
         Raises TicketError, OutOfDeviceMemoryError, DrawAbandonedError, and what a defect raises.
         """
 
+    def cuts(self, caption: str) -> bool:
+        """Whether the caption has more tokens than the text encoder reads, so that its end is not drawn."""
+
 
 def groups_of(batch_images: int, spec: GenerationSpec) -> int:
     """Groups in a static batch. Raises UserError when not even one fits."""

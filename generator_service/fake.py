@@ -56,6 +56,10 @@ class FakeEngine:
             time.sleep(min(left, _NAP_SECONDS))
         return groups
 
+    def cuts(self, caption: str) -> bool:
+        """Never: no tokenizer is in the way."""
+        return False
+
 
 def draw_fake_group(ticket: Ticket, size: int) -> ImagesNHWC:
     """uint8 [views, size, size, 3] of a ticket."""

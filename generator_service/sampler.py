@@ -79,6 +79,10 @@ class Sampler:
             x_NCHW = self._plan.advance(step, output_NCHW, x_NCHW, fresh_NCHW)
         return self._decode(x_NCHW)
 
+    def cuts(self, caption: str) -> bool:
+        """Whether the tokenizer drops the end of the caption."""
+        return self._captions.cuts(caption)
+
     def _encode(self, captions: Sequence[str]) -> Tensor:
         text_NTD = self._captions.encode(captions).repeat_interleave(self._spec.views, dim=0)
         if not self._two_passes:

@@ -141,7 +141,13 @@ def _draw_together(engine: Engine, batch: list[Assignment], abandoned: Abandoned
     groups = engine.draw([one.ticket for one in batch], abandoned)
     seconds = time.monotonic() - started
     return tuple(
-        DrawnGroup(rank=one.rank, group_id=one.ticket.group_id, images_NHWC=images, draw_seconds=seconds)
+        DrawnGroup(
+            rank=one.rank,
+            group_id=one.ticket.group_id,
+            images_NHWC=images,
+            draw_seconds=seconds,
+            caption_cut=engine.cuts(one.ticket.caption),
+        )
         for one, images in zip(batch, groups, strict=True)
     )
 

@@ -13,7 +13,12 @@ from launcher.help import help_text
 from launcher.run_file import RunFile, load
 
 TRAINER_SECTIONS = ("run", "captions", "generation", "stream", "model", "train", "augment", "eval")
-SECTIONS = {"up": (*TRAINER_SECTIONS, "generator"), "train": TRAINER_SECTIONS, "generate": ("generator",)}
+SECTIONS = {
+    "up": (*TRAINER_SECTIONS, "generator"),
+    "train": TRAINER_SECTIONS,
+    "generate": ("generator",),
+    "captions": ("captions",),
+}
 OVERRIDE = re.compile(r"--[A-Za-z_]\w*\.")
 
 
@@ -76,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "up": "one trainer and its generators on this machine, until the run ends",
         "train": "the trainer alone; generators on any machine connect to it",
         "generate": "one generator, for the trainer at generator.connect",
+        "captions": "read or index the captions of a run, and show what they are",
     }
     for name, text in texts.items():
         command = commands.add_parser(
@@ -91,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "up":
             command.add_argument("--workers", type=_count, default=1, metavar="N", help="generators (1)")
-        else:
+        elif name != "captions":
             command.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("keys", help="make, admit, list and revoke the keys of trainer and workers")
     commands.add_parser("bench", help="measure one question; `streamrep bench` lists them")

@@ -64,6 +64,8 @@ def describe(kind: types.Type) -> str:
             return f"a list of {least} to {most} x ({describe(bare.item_type)})"
         case types.DictType() | types.StructType():
             return "a table"
+        case types.UnionType():
+            return " or ".join(map(describe, bare.types))
         case _:
             raise TypeError(f"no words for the config type {bare!r}: add them here")
 

@@ -57,6 +57,10 @@ def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
             from launcher.train import train
 
             return train(run_file, interrupts)
+        case "captions":
+            from launcher.captions import captions
+
+            return captions(run_file, interrupts)
         case _:
             from launcher.generate import generate
 

@@ -71,6 +71,8 @@ class Group(_Message, frozen=True, kw_only=True, tag="group"):
     """xxh3-64 of the payload frame, 16 lower-case hex digits."""
     draw_seconds: Seconds
     """Wall time of the static batch that held the group."""
+    caption_cut: bool = False
+    """Whether the tokenizer dropped the end of the caption, which was too long for the text encoder."""
 
 
 class Failed(_Message, frozen=True, kw_only=True, tag="failed"):

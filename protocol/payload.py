@@ -21,7 +21,13 @@ def checksum(images_NHWC: ImagesNHWC) -> str:
 
 
 def describe_images(
-    images_NHWC: ImagesNHWC, *, run: str, session: str, group_id: int, draw_seconds: float
+    images_NHWC: ImagesNHWC,
+    *,
+    run: str,
+    session: str,
+    group_id: int,
+    draw_seconds: float,
+    caption_cut: bool = False,
 ) -> Group:
     """The header that announces these pixels."""
     if images_NHWC.dtype != np.uint8 or images_NHWC.ndim != 4 or images_NHWC.shape[3] != 3:
@@ -39,6 +45,7 @@ def describe_images(
         nbytes=images_NHWC.nbytes,
         xxh3=checksum(images_NHWC),
         draw_seconds=draw_seconds,
+        caption_cut=caption_cut,
     )
 
 

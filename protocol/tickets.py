@@ -6,6 +6,7 @@ from msgspec import Meta, Struct
 
 Id63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+CAPTION_CHARACTERS_MAX = 16384
 
 
 class Ticket(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -13,7 +14,7 @@ class Ticket(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     group_id: Id63
     caption_id: Id63
-    caption: Annotated[str, Meta(max_length=16384)]
+    caption: Annotated[str, Meta(max_length=CAPTION_CHARACTERS_MAX)]
     first_view: Id63
     """Number of the first view, counted through all visits to this caption."""
     seeds: Annotated[tuple[Seed, ...], Meta(min_length=1, max_length=256)]

@@ -1,56 +1,75 @@
-"""The distinct captions of a run, in a fixed order."""
+"""The distinct captions of a run, in a fixed order: in memory, or off an index where there are many."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import xxhash
 
 from protocol.errors import UserError
-from protocol.identity import caption_id, normalise_caption
+from protocol.identity import caption_id
+from trainer.caption_sources.cleaning import Cleaner
+from trainer.caption_sources.files import CaptionFiles, find_files
+from trainer.caption_sources.index import IndexedCaptions
+from trainer.caption_sources.read import read_source
+from trainer.caption_sources.store import IndexStore
 from trainer.config import CaptionsConfig
+
+INDEX_BYTES = 4 << 20
+"""A source of more bytes than this is indexed; a smaller one is read at every start."""
 
 
 class Captions:
     """Distinct NFC captions with their ids. `digest` names the list: same texts, same order."""
 
     def __init__(self, texts: Iterable[str]) -> None:
+        cleaner = Cleaner()
         by_id: dict[int, str] = {}
         for raw in texts:
-            text = normalise_caption(raw)
+            text = cleaner.clean(raw)
             if text:
                 by_id.setdefault(caption_id(text), text)
         self.texts: Sequence[str] = tuple(by_id.values())
         self.ids: Sequence[int] = tuple(by_id)
         self.digest = xxhash.xxh3_128_hexdigest("\n".join(self.texts).encode())
+        self.counts = cleaner.counts(len(by_id))
 
     def __len__(self) -> int:
         return len(self.texts)
 
 
-def load_captions(config: CaptionsConfig) -> Captions:
-    """Reads the section's source. Raises UserError naming the file, and the line where it is not UTF-8."""
+CaptionList = Captions | IndexedCaptions
+"""The same texts, ids and digest for the same source."""
+
+
+def load_captions(
+    config: CaptionsConfig,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> CaptionList:
+    """Reads or indexes the section's source; `say` hears what takes long.
+
+    Raises UserError naming the file, and the line where there is one; StopRequestedError once `stopped`.
+    """
     if config.source == "embedded":
         return Captions(files("trainer").joinpath("embedded/captions.txt").read_text("utf-8").splitlines())
-    path = Path(config.source)
-    expected = "a UTF-8 text file with one caption a line"
-    mend = "set captions.source to such a file, or to `embedded`"
-    if not path.is_file():
-        got = "a folder" if path.is_dir() else "no such file"
-        raise UserError("no captions", expected=expected, got=got, where=str(path), mend=mend)
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            "captions can't be read",
-            expected="UTF-8",
-            got=f"byte 0x{data[error.start]:02x} in line {line}",
-            where=str(path),
-            mend=f"convert it, for example with `iconv -f latin1 -t utf-8 {path}`",
-        ) from error
-    captions = Captions(text.splitlines())
+    found = find_files(config.source)
+    captions: CaptionList
+    if found.total_bytes > INDEX_BYTES:
+        captions = IndexStore(Path(config.index), say, stopped).open(found, config.column)
+    else:
+        captions = Captions(text for block in read_source(found, config.column) for text in block.texts)
     if not len(captions):
-        raise UserError("no captions", expected=expected, got="an empty file", where=str(path), mend=mend)
+        raise _empty(found)
     return captions
+
+
+def _empty(found: CaptionFiles) -> UserError:
+    return UserError(
+        "no captions",
+        expected="at least one caption",
+        got="an empty file" if len(found.paths) == 1 else f"{len(found.paths)} empty files",
+        where=str(found.source),
+        mend="set captions.source to another, or to `embedded`",
+    )

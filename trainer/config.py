@@ -33,8 +33,23 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class CaptionsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[captions]"""
 
-    source: Annotated[str, Meta(description="`embedded`, or a UTF-8 text file with one caption a line")] = (
-        "embedded"
+    source: Annotated[
+        str,
+        Meta(
+            description="`embedded`; a UTF-8 file: .txt with one caption a line, .csv, .tsv or .parquet; or a"
+            " folder of such files, all of one kind"
+        ),
+    ] = "embedded"
+    column: Annotated[
+        str | Annotated[int, Meta(ge=1)],
+        Meta(
+            description="of a table: the name of its captions' column, where the first row holds names, or"
+            " its number from 1, where it does not; empty finds a column called caption, text or prompt, the"
+            " only one, or the one beside URLs"
+        ),
+    ] = ""
+    index: Annotated[str, Meta(description="folder that keeps the index of a source of more than 4 MiB")] = (
+        "runs/.captions"
     )
 
 

@@ -110,5 +110,6 @@ class Meter:
             "buffered_groups": status.buffered,
             "dead_letters": status.dead_letters,
             "issued_again": status.issued_again,
+            "captions_cut": status.captions_cut,
             "refused": status.refused,
         }

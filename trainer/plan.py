@@ -9,7 +9,7 @@ import xxhash
 from protocol.generation import GenerationSpec
 from protocol.identity import digest_of, view_seed
 from protocol.tickets import Ticket
-from trainer.captions import Captions
+from trainer.captions import CaptionList
 from trainer.permutation import Permutation
 
 
@@ -19,7 +19,7 @@ class Plan:
     `digest` names plan and generation spec together; it is the `run` of every message.
     """
 
-    def __init__(self, captions: Captions, run_seed: int, spec: GenerationSpec) -> None:
+    def __init__(self, captions: CaptionList, run_seed: int, spec: GenerationSpec) -> None:
         self.captions = captions
         self.run_seed = run_seed
         self.spec = spec

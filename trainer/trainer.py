@@ -42,7 +42,9 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
     """
     limits.check(config)
     keys = read_trainer_keys(config.stream.keys)
-    plan = Plan(load_captions(config.captions), config.run.seed, config.generation)
+    plan = _plan(config, stop)
+    if plan is None:
+        return
     with ExitStack() as stack:
         folder = stack.enter_context(closing(RunFolder(config.run)))
         checkpoints = Checkpoints(folder.checkpoints, config.train.keep_checkpoints)
@@ -88,6 +90,19 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             step=state.step,
         )
         _train(loop, scores, folder, is_new=tensors is None)
+
+
+def _plan(config: TrainerConfig, stop: threading.Event) -> Plan | None:
+    """None where the run was stopped while captions were indexed."""
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    try:
+        captions = load_captions(config.captions, say=say, stopped=stop.is_set)
+    except StopRequestedError:
+        return None
+    return Plan(captions, config.run.seed, config.generation)
 
 
 def _train(loop: Loop, scores: Scores, folder: RunFolder, *, is_new: bool) -> None:
@@ -150,7 +165,7 @@ def _meter(state: TrainedState) -> Meter:
 def _opening(config: TrainerConfig, plan: Plan, feed: Feed, state: TrainedState) -> str:
     origin = f"goes on after step {state.step}" if state.step else "begins"
     return (
-        f"run {config.run.name} {origin}: {len(plan.captions)} captions, batches of"
+        f"run {config.run.name} {origin}: {plan.captions.counts}, batches of"
         f" {config.train.batch_groups} groups x {config.generation.views} views, peak learning rate"
         f" {config.peak_lr:.3g}; listening at {feed.endpoint}"
         + (", for admitted keys only" if config.stream.keys else "")

@@ -75,6 +75,8 @@ class Desk:
         self.groups_received = 0
         self.issued_again = 0
         """Tickets given to a second worker because later groups waited for them."""
+        self.captions_cut = 0
+        """Groups taken whose caption was longer than the text encoder reads."""
 
     def handle(
         self, identity: bytes, message: WorkerMessage, payload: zmq.Frame | None, now: float, key: str = ""
@@ -234,6 +236,7 @@ class Desk:
             self.refused[verdict.value] += 1
             return []
         self.groups_received += 1
+        self.captions_cut += group.caption_cut
         drawn = DrawnGroup(
             ticket=self._plan.ticket(group.group_id),
             images_NHWC=images_NHWC,

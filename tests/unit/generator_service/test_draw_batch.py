@@ -54,3 +54,14 @@ def test_some_errors_are_the_workers_end(error: Exception, make_ticket) -> None:
     """Out of memory and giving up never fail a ticket."""
     with pytest.raises(type(error)):
         draw_batch(_Raising(error), _batch(make_ticket), lambda: False)
+
+
+def test_a_group_tells_whether_its_caption_was_cut(make_ticket) -> None:
+    """As the engine says, group by group."""
+
+    class Cutting(FakeEngine):
+        def cuts(self, caption: str) -> bool:
+            return caption == "bad"
+
+    outcomes = draw_batch(Cutting(SPEC, batch_images=6), _batch(make_ticket), lambda: False)
+    assert [isinstance(one, DrawnGroup) and one.caption_cut for one in outcomes] == [False, True, False]

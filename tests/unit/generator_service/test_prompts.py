@@ -61,3 +61,27 @@ def test_an_embedding_does_not_depend_on_its_neighbours(pipeline: StableDiffusio
     alone = CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder, slots=3).encode(["a dog"])
     beside = CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder, slots=3).encode(["x", "y z", "a dog"])
     assert torch.equal(alone[0], beside[2])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("encoded", [False, True])
+def test_overlong_captions_are_told(
+    pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch, encoded: bool
+) -> None:
+    """Against the number of tokens without a limit: one that just fits is whole.
+
+    Before encoding, after it, and when the cache has forgotten the caption.
+    """
+    monkeypatch.setattr(prompts, "CACHED_CAPTIONS", 3)
+    limit = pipeline.tokenizer.model_max_length
+    captions = ["x" * letters for letters in (1, limit - 3, limit - 2, limit - 1, limit, 3 * limit)] + [""]
+    encoder = CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder, slots=2)
+    if encoded:
+        encoder.encode(captions)
+        encoder.encode(captions[:2])
+    backend = pipeline.tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    expected = [len(backend.encode(caption).ids) > limit for caption in captions]
+    assert [encoder.cuts(caption) for caption in captions] == expected
+    assert expected == [False, False, False, True, True, True, False]

@@ -48,15 +48,16 @@ def test_bad_input_is_one_line_on_stderr_and_exit_2(capsys: pytest.CaptureFixtur
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["up", "train", "generate"])
+@pytest.mark.parametrize("command", ["up", "train", "generate", "captions"])
 def test_help_lists_the_keys_a_command_reads(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Its own sections only, and no internal option."""
     with pytest.raises(SystemExit) as caught:
         parse([command, "--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert ("--train.temperature" in text) == (command != "generate")
-    assert ("--generator.batch_images" in text) == (command != "train")
+    assert ("--train.temperature" in text) == (command in ("up", "train"))
+    assert ("--generator.batch_images" in text) == (command in ("up", "generate"))
+    assert ("--captions.source" in text) == (command != "generate")
     assert "end-with-stdin" not in text
 
 

@@ -329,3 +329,15 @@ def test_in_ticket_order_a_late_head_is_drawn_twice_and_the_second_copy_is_count
     _send_group(desk, A, 0, 3.0)
     assert desk.refused["duplicate"] == 1
     assert [group.group_id for group in desk.arrivals] == [2, 0]
+
+
+def test_groups_with_a_cut_caption_are_counted_once_taken() -> None:
+    """A duplicate counts nothing."""
+    desk = _desk()
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=4), None, 0.0)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    for group_id, cut in ((0, True), (0, True), (1, False), (2, True)):
+        group = describe_images(images, **STAMP, group_id=group_id, draw_seconds=0.1, caption_cut=cut)
+        desk.handle(A, group, zmq.Frame(images.tobytes()), 1.0)
+    assert (desk.groups_received, desk.captions_cut) == (3, 2)
