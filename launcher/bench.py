@@ -9,6 +9,7 @@ BENCHMARKS = {
     "wire": "groups a second through one endpoint over bare ZeroMQ moving the same frames",
     "retrieval": "a finished run's encoder beside what it has to beat",
     "settings": "what a run file's trainer settings learn from real drawings",
+    "captions": "ten million captions: indexing, time to the first ticket, memory",
 }
 """Name of a module of `benchmarks`, and the question it answers. Each has `main(argv) -> int`."""
 
