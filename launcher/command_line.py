@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("keys", help="make, admit, list and revoke the keys of trainer and workers")
     commands.add_parser("ledger", help="ask the ledger of a run about uses, captions, workers, engines")
+    commands.add_parser("regenerate", help="draw a group of a run again and compare it with the ledger")
     commands.add_parser("bench", help="measure one question; `streamrep bench` lists them")
     return parser
 

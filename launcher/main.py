@@ -48,6 +48,10 @@ def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
         from launcher.ledger import ledger
 
         return ledger(argv[1:], interrupts)
+    if argv[:1] == ["regenerate"]:
+        from launcher.regenerate import regenerate
+
+        return regenerate(argv[1:], interrupts)
     command = command_line.parse(argv)
     if command.end_with_stdin:
         interrupts.end_with_stdin()

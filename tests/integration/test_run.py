@@ -114,6 +114,7 @@ def test_up_trains_and_leaves_a_whole_run_folder(tmp_path: Path) -> None:
     assert rows[-1]["images_trained"] == rows[-1]["images_received"] == STEPS * BATCH * VIEWS
     _assert_promised_ids(run, STEPS)
     _assert_digests_can_be_redrawn(run)
+    _assert_commands_redraw(run, tmp_path / "redrawn")
     from transformers import AutoModel
 
     assert AutoModel.from_pretrained(run / "encoder").config.hidden_sizes == [8, 16]
@@ -130,6 +131,18 @@ def _assert_digests_can_be_redrawn(run: Path) -> None:
     for group_id, digest in _query(run, "SELECT group_id, digest FROM groups WHERE group_id % 17 = 0"):
         [images] = engine.draw([plan.ticket(group_id)], lambda: False)
         assert checksum(images) == digest
+
+
+def _assert_commands_redraw(run: Path, out: Path) -> None:
+    """From the folder alone, by the commands that people type."""
+    asked = _start("ledger", str(run), "summary", "--format", "json")
+    printed, errors = asked.communicate(timeout=60)
+    assert asked.returncode == 0, errors
+    assert {row["name"]: row["value"] for row in json.loads(printed)}["groups"] == STEPS * BATCH
+    redrawn = _start("regenerate", str(run), "--group", "17", "--out", str(out))
+    _, errors = redrawn.communicate(timeout=60)
+    assert redrawn.returncode == 0, errors
+    assert len(list(out.glob("*.png"))) == VIEWS
 
 
 def test_up_trains_over_an_encrypted_connection(tmp_path: Path) -> None:
