@@ -26,6 +26,8 @@ POLL_SECONDS = 0.1
 def up(command: Command, run_file: RunFile, interrupts: Interrupts) -> int:
     """Runs until the trainer has finished; returns the exit code. Raises ChildFailedError with the reason."""
     check_keys(run_file)
+    if not _captions_are_ready(run_file, interrupts):
+        return interrupts.exit_code
     folder = _run_folder(run_file)
     spawn = spawner(command.run_words, run_file, folder)
     generators = [f"generator-{index}" for index in range(command.workers)]
@@ -37,6 +39,19 @@ def up(command: Command, run_file: RunFile, interrupts: Interrupts) -> int:
     if summary.exists():
         _say(summary_table(json.loads(summary.read_text("utf-8"))))
     return code
+
+
+def _captions_are_ready(run_file: RunFile, interrupts: Interrupts) -> bool:
+    """Indexed here if they have to be: generators that wait for a trainer meanwhile would give up. Raises
+    UserError for captions that can't be read, before anything is started; False after a stop."""
+    from trainer.captions import load_captions
+    from trainer.errors import StopRequestedError
+
+    try:
+        load_captions(run_file.captions, say=_say, stopped=interrupts.stop.is_set)
+    except StopRequestedError:
+        return False
+    return True
 
 
 def check_keys(run_file: RunFile) -> None:

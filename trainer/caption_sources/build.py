@@ -23,7 +23,7 @@ Number = TypeVar("Number", np.int32, np.int64)
 ALL_TEXTS, ALL_LENGTHS, ALL_IDS = "all.texts", "all.lengths", "all.ids"
 LENGTH: np.dtype[np.int32] = np.dtype("<i4")
 ID: np.dtype[np.int64] = np.dtype("<i8")
-BUCKET_IDS = 2_000_000
+BUCKET_IDS = 1_000_000
 """Ids sorted at once when duplicates are looked for."""
 CHUNK_IDS = 1_000_000
 CHUNK_TEXTS = 16_384

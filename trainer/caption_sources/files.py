@@ -36,7 +36,7 @@ def find_files(source: str) -> CaptionFiles:
     path = Path(source)
     expected = f"a file ending in {', '.join(KINDS)}, or a folder of such files"
     mend = "set captions.source to such a file or folder, or to `embedded`"
-    if not path.exists():
+    if not source or not path.exists():
         raise UserError("no captions", expected=expected, got="no such file", where=source, mend=mend)
     if path.is_dir():
         shards = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))

@@ -25,7 +25,8 @@ def read_parquet(path: Path, column: Column) -> Iterator[Block]:
             # One thread: reading ahead would hold row groups that nobody has asked for yet.
             for batch in file.iter_batches(BLOCK_TEXTS, columns=[name], use_threads=False):
                 rows += batch.num_rows
-                yield Block([text or "" for text in batch.column(0).to_pylist()], int(rows * scale))
+                texts = batch.column(name).to_pylist()
+                yield Block([text or "" for text in texts], int(rows * scale))
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(path, rows, error) from error
     except OSError as error:
@@ -35,7 +36,7 @@ def read_parquet(path: Path, column: Column) -> Iterator[Block]:
 
 def _find_column(pyarrow: Any, schema: Any, column: Column, path: Path) -> str:
     names: list[str] = schema.names
-    texts = [name for name in names if _holds_text(pyarrow, schema.field(name).type)]
+    texts = [name for index, name in enumerate(names) if _holds_text(pyarrow, schema.field(index).type)]
     if isinstance(column, int):
         if column > len(names):
             raise no_such_column(f"one of {len(names)} columns", str(column), path)
@@ -49,13 +50,14 @@ def _find_column(pyarrow: Any, schema: Any, column: Column, path: Path) -> str:
         if usual is None and len(texts) != 1:
             raise unclear_column(names, path)
         name = texts[usual or 0]
-    if name not in texts:
+    if name not in texts or names.count(name) > 1:
+        kind = schema.field(names.index(name)).type
         raise UserError(
-            "not a column of text",
-            expected=f"one of {', '.join(texts) or 'at least one column of strings'}",
-            got=f"{name} of type {schema.field(name).type}",
+            "not a column of captions",
+            expected=f"one column of strings, of {', '.join(texts) or 'which there is none'}",
+            got=f"{names.count(name)} named {name}, of type {kind}",
             where=str(path),
-            mend="set captions.column to a column of strings",
+            mend="set captions.column to another",
         )
     return name
 

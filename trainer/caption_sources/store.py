@@ -52,7 +52,7 @@ class IndexStore:
     def open(self, files: CaptionFiles, column: str | int) -> IndexedCaptions:
         """The captions of these files as they are now. Raises UserError, StopRequestedError."""
         source = str(files.source.resolve())
-        name = f"{files.source.stem}-{digest_of([source, column])[:12]}"
+        name = f"{Path(source).stem}-{digest_of([source, column])[:12]}"
         folder = self._folder / name
         header = read_header(folder)
         if header is None or not header.is_of(source, column, files.stamps()):

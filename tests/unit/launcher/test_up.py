@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from launcher.command_line import parse
 from launcher.errors import ChildFailedError
 from launcher.interrupts import Interrupts
 from launcher.processes import Child
 from launcher.run_file import load
-from launcher.up import check_keys, local_endpoint, supervise, thread_environment
+from launcher.up import check_keys, local_endpoint, supervise, thread_environment, up
 from protocol.errors import UserError
 
 WELL = "pass"
@@ -187,3 +188,31 @@ def test_keys_on_one_side_only_are_refused_before_anything_starts(side: str) -> 
     check_keys(load(None, ["--stream.keys", "keys", "--generator.keys", "keys/workers/local"]))
     with pytest.raises(UserError, match="streamrep keys worker local"):
         check_keys(load(None, [f"--{side}.keys", "keys"]))
+
+
+def test_bad_captions_are_told_before_anything_starts(tmp_path: Path) -> None:
+    """No folder, no process."""
+    captions = tmp_path / "captions.csv"
+    captions.write_bytes(b"caption,n\na,1\nb\n")
+    words = ["up", "--run.dir", str(tmp_path / "runs"), "--captions.source", str(captions)]
+    command = parse(words)
+    with pytest.raises(UserError, match="1 in line 3"):
+        up(command, command.load(), Interrupts())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_stop_while_captions_are_indexed_ends_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No folder, no process, no index."""
+    monkeypatch.setattr("trainer.captions.INDEX_BYTES", 0)
+    captions = tmp_path / "captions.txt"
+    captions.write_text("one\ntwo\n")
+    index = tmp_path / "index"
+    words = ["up", "--run.dir", str(tmp_path / "runs"), f"--captions.index={index}"]
+    command = parse([*words, "--captions.source", str(captions)])
+    interrupts = Interrupts()
+    interrupts.stop.set()
+    assert up(command, command.load(), interrupts) == 0
+    assert not (tmp_path / "runs").exists()
+    assert [path for path in index.iterdir() if path.is_dir()] == []

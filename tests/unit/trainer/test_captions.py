@@ -130,6 +130,8 @@ def test_parquet_columns(load, tmp_path: Path) -> None:
     assert list(load(path).texts) == ["one", "two"]
     assert load(path).counts.blank == 1
     assert list(load(path, "alt").texts) == list(load(path, 3).texts) == ["x", "y"]
+    dotted = _parquet(tmp_path / "dotted.parquet", s=[{"b": "x"}], **{"s.b": ["flat"]})
+    assert list(load(dotted, "s.b").texts) == ["flat"]
     only = _parquet(tmp_path / "only.parquet", n=[1, 2], words=["one", "two"])
     assert list(load(only).texts) == ["one", "two"]
 
@@ -195,7 +197,11 @@ def test_bad_columns_are_one_line(load, tmp_path: Path) -> None:
     parquet = _parquet(tmp_path / "c.parquet", a=["x"], b=["y"], n=[1])
     assert "got a, b, n" in _refusal(load, parquet)
     assert "one of a, b, n" in _refusal(load, parquet, "c")
-    assert "n of type int64" in _refusal(load, parquet, "n")
+    assert "n, of type int64" in _refusal(load, parquet, "n")
+    twice = tmp_path / "twice.parquet"
+    columns = [pyarrow.array(["x"]), pyarrow.array(["y"])]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=["alt", "alt"]), twice)
+    assert "2 named alt" in _refusal(load, twice, 2)
     assert "one of 3 columns, got 4" in _refusal(load, parquet, 4)
     assert "no captions.column" in _refusal(load, _write(tmp_path / "c.txt", "a\n"), 1)
 
@@ -213,6 +219,8 @@ def test_a_parquet_file_that_is_cut_off_is_one_line(load, tmp_path: Path) -> Non
 def test_what_is_not_there_is_told_apart(load, tmp_path: Path) -> None:
     """A missing file, a folder without captions, and one of two kinds."""
     assert "no such file" in _refusal(load, tmp_path / "none.txt")
+    with pytest.raises(UserError, match="no such file"):
+        load_captions(CaptionsConfig(source=""))
     folder = tmp_path / "folder"
     folder.mkdir()
     assert "a folder without any" in _refusal(load, folder)
