@@ -23,6 +23,8 @@ from trainer.ledger import Ledger
 from trainer.plan import Plan
 from trainer.run_folder import write_json
 
+pytestmark = pytest.mark.timeout(300)  # a real model is loaded and drawn with four times
+
 CAPTIONS = ["red heart", "rocket", "dog face", "flag: Japan", "hot beverage"]
 FAKE = ["--generator.engine", "fake", "--generation.size", "16"]
 REAL = ["--generator.precision", "float32", "--generator.device", "cpu", "--generation.size", "32"]
