@@ -7,6 +7,8 @@ from launcher.errors import RunFileError
 BENCHMARKS = {
     "stream": "what the stream costs: images/s at a counting trainer over the engine alone",
     "wire": "groups a second through one endpoint over bare ZeroMQ moving the same frames",
+    "chaos": "what kills, pauses and resumes leave of a run's promise",
+    "fuzz": "a live feed under random and mutated messages, beside real workers",
     "retrieval": "a finished run's encoder beside what it has to beat",
     "settings": "what a run file's trainer settings learn from real drawings",
     "captions": "ten million captions: indexing, time to the first ticket, memory",

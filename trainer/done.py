@@ -58,10 +58,14 @@ class Deal:
 
     def is_mine(self, group_id: int) -> bool:
         """Whether this rank trains on that id."""
-        if group_id in self._done:
-            return False
-        index = group_id - self._done.low - bisect_left(self._above, group_id)
-        return index % self._world == self._rank
+        return group_id not in self._done and self._index(group_id) % self._world == self._rank
+
+    def place(self, group_id: int) -> int:
+        """How many of this rank's ids come before one of its ids."""
+        return self._index(group_id) // self._world
+
+    def _index(self, group_id: int) -> int:
+        return group_id - self._done.low - bisect_left(self._above, group_id)
 
     def __iter__(self) -> Iterator[int]:
         group_id = self._done.low

@@ -99,7 +99,12 @@ class Desk:
                 self.content = message.content
                 self.peers.equip(peer, message)
             case Ready():
-                peer.credit = message.credit if message.session == self._settings.session else 0
+                if message.session != self._settings.session:
+                    # Of a worker that has not yet noticed that the trainer began anew.
+                    self.refused["another_session"] += 1
+                    peer.credit = 0
+                else:
+                    peer.credit = message.credit
             case Group():
                 assert payload is not None, "frames.decode_from_worker delivers a group with its payload"
                 late = self._take(peer, message, payload, now)

@@ -102,6 +102,15 @@ class Leases:
     def _room(self) -> int:
         return max(0, min(self.window - self.live, self.target - self.trained - self.live))
 
+    def _room_beside_lower(self, group_id: int) -> int:
+        """Room for an early id once the lower ones have theirs: the target is of the lowest ids, and in
+        order training would wait for ever for one that finds the window full.
+        """
+        early = sum(other < group_id for other in self._early)
+        lower = self._deal.place(group_id) - self._deal.place(self._upcoming) - early
+        room = self._room() - (lower if self._in_order else 0)
+        return min(room, self.target - self.trained - self.live - lower)
+
     # worker's side
 
     def issue(self, worker: bytes, count: int, now: float, workers: Collection[bytes]) -> list[int]:
@@ -203,9 +212,7 @@ class Leases:
         self._skip_early()
         if group_id < self._upcoming or group_id in self._early:
             return Received.DUPLICATE
-        # In order, lower ids that are still to be issued need their room, or training would wait for ever.
-        lower = group_id - self._upcoming if self._in_order else 0
-        if not self._deal.is_mine(group_id) or self._room() <= lower:
+        if not self._deal.is_mine(group_id) or self._room_beside_lower(group_id) < 1:
             return Received.UNWANTED
         # Drawn for an earlier session of this run and not yet issued in this one.
         self._early.add(group_id)
