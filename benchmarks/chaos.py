@@ -180,9 +180,10 @@ class Chaos:
             probe.bind(("127.0.0.1", 0))
             endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
         shape = "embedding_size = 8, hidden_sizes = [8, 16], depths = [1, 1]"
+        runs = json.dumps(str(self.folder / "runs"))
         (self.folder / "run.toml").write_text(
             f"""eval.sets = []
-            run = {{ name = "chaos", dir = {json.dumps(str(self.folder / "runs"))}, max_steps = {self.steps} }}
+            run = {{ name = "chaos", dir = {runs}, max_steps = {self.steps} }}
             generation = {{ views = {VIEWS}, size = {SIZE} }}
             stream = {{ bind = "{endpoint}", max_reuse = 1 }}
             model = {{ head_hidden = 32, head_out = 16, encoder = {{ model_type = "resnet", {shape} }} }}

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.timeout(400)
 def test_nothing_is_lost_or_doubled_when_everything_is_killed(tmp_path: Path) -> None:
-    """Half a minute of it: every promised id once, each with its ticket's pixels, weights and ledger agree."""
+    """Half a minute: every promised id once, with its ticket's pixels; weights and ledger agree."""
     out = tmp_path / "chaos.json"
     words = ["bench", "chaos", "--seconds", "30", "--keep", str(tmp_path / "run"), "--out", str(out)]
     process = subprocess.run(
