@@ -31,7 +31,7 @@ def build_pipeline(work: Path, weights: str) -> StableDiffusionPipeline:
     load_checkpoint(work / "vae", {"vae": vae})
     load_checkpoint(work / "unet", {"unet_average": unet, "text_encoder_average": text_encoder})
     if weights == "student":
-        load_checkpoint(work / "lcm", {"unet_average": unet})
+        load_checkpoint(work / "student", {"unet_average": unet})
     return StableDiffusionPipeline(
         vae=vae.eval(),
         text_encoder=text_encoder.eval(),
