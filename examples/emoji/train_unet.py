@@ -159,21 +159,36 @@ def build_trained_unet(initial: Path | None, device: torch.device) -> UNet2DCond
 
 
 class Reader(nn.Module):
-    """Tells from the output of the UNet's middle the numbers of the noise, and what the patches look like."""
+    """Linear readers of the UNet on its way up, so that it need not find out by itself what matters.
+
+    Its middle has to tell the numbers of the noise, what the patches of the drawing look like, and the
+    picture's latents; the block after it the latents once more.
+    """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         width = unet.config.block_out_channels[-1]
         self.numbers = nn.Linear(width * GRID * GRID, 16)
         self.patches = nn.Conv2d(width, CODE, 1)
-        self._middle: list[Tensor] = []
-        unet.mid_block.register_forward_hook(lambda module, inputs, output: self._middle.append(output))
+        self.coarse = nn.Sequential(nn.Conv2d(width, 4 * 16, 1), nn.PixelShuffle(4))
+        self.finer = nn.Sequential(nn.Conv2d(width, 4 * 4, 1), nn.PixelShuffle(2))
+        self._outputs: list[Tensor] = []
+        for block in (unet.mid_block, unet.up_blocks[0]):
+            block.register_forward_hook(lambda module, inputs, output: self._outputs.append(output))
 
-    def loss(self, numbers: Tensor, codes: Tensor) -> Tensor:
-        """Squared errors of both in the evaluation before, (2,): means over (N, 16) and (N, 64, 4, 4)."""
-        middle = self._middle.pop().float()
+    def loss(self, numbers: Tensor, codes: Tensor, latents: Tensor) -> Tensor:
+        """(4,) errors of the evaluation before: of the numbers and the codes squared, of the latents as the
+        UNet's own are counted.
+        """
+        middle, above = (output.float() for output in self._outputs)
+        self._outputs.clear()
         return torch.stack(
-            [F.mse_loss(self.numbers(middle.flatten(1)), numbers), F.mse_loss(self.patches(middle), codes)]
+            [
+                F.mse_loss(self.numbers(middle.flatten(1)), numbers),
+                F.mse_loss(self.patches(middle), codes),
+                F.smooth_l1_loss(self.coarse(middle), latents, beta=BETA),
+                F.smooth_l1_loss(self.finer(above), latents, beta=BETA),
+            ]
         )
 
 
@@ -244,7 +259,7 @@ def main() -> None:
             loss = F.smooth_l1_loss(ddim.clean(z, v, number), latents, beta=BETA)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
-            reading = reader.loss(numbers, codes)
+            reading = reader.loss(numbers, codes, latents)
             optimizer.zero_grad()
             (loss + READING_WEIGHT * reading.sum()).backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -259,8 +274,9 @@ def main() -> None:
         if step % 100 == 0 or step == start + arguments.evaluations:
             left = (seconds + elapsed) * (1 - progress) / max(progress, 1e-9)
             losses = " ".join(f"{value:.4f}" for value in smooth[: arguments.evaluations])
+            readings = " ".join(f"{value:.3f}" for value in reading.tolist())
             print(
-                f"step {step} losses {losses} reading {reading[0]:.2f} {reading[1]:.2f},"
+                f"step {step} losses {losses} reading {readings},"
                 f" {elapsed / (step - start):.3f} s a step, {left:.0f} s left",
                 flush=True,
             )
