@@ -89,12 +89,6 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def signal_and_noise(scheduler: DDIMScheduler, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(1000,) factors of the clean latents and of the noise at each timestep; squares sum to one."""
-    cumulative = scheduler.alphas_cumprod.double().clamp(0, 1).to(device)
-    return cumulative.sqrt().float(), (1 - cumulative).sqrt().float()
-
-
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 

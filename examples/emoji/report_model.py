@@ -3,7 +3,7 @@
     python examples/emoji/report_model.py
 
 Needs the judges (`judge.py`) and the exported folder (`export.py`). Every sample is drawn by diffusers' own
-pipeline at 4 evaluations, without guidance. Beside the generator's scores stand those of real drawings,
+pipeline in one step, without guidance. Beside the generator's scores stand those of real drawings,
 placed with other seeds than in training: the "lookup table", which is what a generator that only knows its
 data would give.
 """
@@ -30,7 +30,7 @@ from torch import Tensor
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SEED = 1_000_003
-STEPS = 4
+STEPS = 1
 GUIDANCE = 1.0
 SHOWN = (
     "grinning face", "dog face", "red heart", "rocket", "soccer ball", "flag: japan", "pizza", "hot dog",

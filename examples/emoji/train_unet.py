@@ -1,20 +1,14 @@
-"""Train the UNet to draw, in four steps of DDIM, the picture that a noise and a name stand for.
+"""Train the UNet to draw, in one step of DDIM, the picture that a noise and a name stand for.
 
-    noise, name ──coupling.py──> picture ──VAE encoder──> latents x0 ──────────────┐
-      └─> z_999 ──UNet──> v ──DDIM──> z_749 ──UNet──> v ──DDIM──> z_499 ──> ...    │
-    name ──text encoder──> states ──┘   └──────────> named latents ──────> smooth L1, a step of AdamW each
+    noise, name ──coupling.py──> picture ──VAE encoder──> latents ──────────────┐
+      └───────────────> UNet at timestep 999 ──> -v ────────────────────────────┴─> smooth L1
+    name ──text encoder──> states ──┘ └─ middle ──linear readers──> numbers, looks, latents ──> more losses
 
-The four evaluations of a batch are those of sampling: each starts where the one before has led, so the later
-ones learn to mend what the earlier ones really get wrong. Beside the latents a linear reader of the UNet's
-middle has to name the noise's numbers and what the patches look like: without it the UNet finds out one after
-the other that they matter.
+The schedule has no signal at timestep 999, so that there the latents that v names are -v. The readers serve
+training only: without them the UNet finds out one after the other what matters. Placements begin small and
+spread over `--spread-steps`, so that it learns first what things look like, and then to move them.
 
-    python examples/emoji/train_unet.py --steps 12000 --evaluations 1
-    python examples/emoji/train_unet.py --steps 20000
-
-The first evaluation has to find the whole picture, so it is best trained alone until it does. Placements
-begin small and spread over `--spread-steps`, so that the UNet first learns what things look like, and then to
-move them.
+    python examples/emoji/train_unet.py --compile
 
 Writes work/unet: the trained UNet, its average (which is exported), and the optimizer, to resume from.
 """
@@ -35,13 +29,11 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from models import (
     Average,
-    build_scheduler,
     build_text_encoder,
     build_unet,
     build_vae,
     load_tokenizer,
     resolve_device,
-    signal_and_noise,
     tokenize,
 )
 from placements import load_drawings
@@ -50,8 +42,7 @@ from torch import Tensor, nn
 from train_text_encoder import CODE, GRID, patch_codes
 
 HERE = Path(__file__).resolve().parent
-STEPS = 4
-STRIDE = 1000 // STEPS
+FIRST_TIMESTEP = 999
 CAPTION_DROPOUT = 0.05
 """Share of empty captions, so that guidance by a second pass works for those who want it."""
 READING_WEIGHT = 0.3
@@ -86,28 +77,6 @@ class Data:
         silent = torch.rand(count, generator=self.generator, device=device) < CAPTION_DROPOUT
         captions = torch.where(silent, names, rows)
         return noise, latents, self.states[captions], self.codes[captions]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ddim:
-    """The four steps, with v = signal x noise - sigma x latents."""
-
-    signal: Tensor
-    sigma: Tensor
-    """(1000,) factors of the clean latents and of the noise, by timestep."""
-
-    def clean(self, z: Tensor, v: Tensor, step: int) -> Tensor:
-        """The latents that v names at step 0 to 3."""
-        time_ = 999 - STRIDE * step
-        return self.signal[time_] * z - self.sigma[time_] * v
-
-    def advance(self, z: Tensor, v: Tensor, step: int) -> Tensor:
-        """Where the step leads; the last leads to the clean latents."""
-        if step == STEPS - 1:
-            return self.clean(z, v, step)
-        time_, earlier = 999 - STRIDE * step, 999 - STRIDE * (step + 1)
-        noise = self.sigma[time_] * z + self.signal[time_] * v
-        return self.signal[earlier] * self.clean(z, v, step) + self.sigma[earlier] * noise
 
 
 @torch.no_grad()
@@ -196,12 +165,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=20000, help="optimizer steps, one an evaluation")
+    parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument(
         "--budget", type=float, default=math.inf, help="minutes after which training ends anyway"
-    )
-    parser.add_argument(
-        "--evaluations", type=int, default=STEPS, help="how many of the four are trained, from the first on"
     )
     parser.add_argument(
         "--spread-steps", type=int, default=8000, help="steps after which placements are spread fully"
@@ -238,45 +204,36 @@ def main() -> None:
         state = load_checkpoint(folder, saved, optimizer)
         start, seconds = state["step"], state["seconds"]
     data = build_data(arguments.work, arguments.seed + start, device)
-    signal, sigma = signal_and_noise(build_scheduler(), device)
-    ddim = Ddim(signal=signal, sigma=sigma)
+    times = torch.full((arguments.batch,), FIRST_TIMESTEP, device=device)
     if arguments.compile:
         unet.compile()
     began = kept = time.monotonic()
-    smooth, step, progress = [math.nan] * STEPS, start, 0.0
+    smooth, step, progress = math.nan, start, 0.0
     while progress < 1:
-        data.spread = min(1.0, LEAST_SPREAD + (1 - LEAST_SPREAD) * step / max(1, arguments.spread_steps))
-        z, latents, states, codes = data.draw(arguments.batch)
-        numbers = quarter_means(z)
-        for number in range(arguments.evaluations):
-            step += 1
-            rate = learning_rate(progress, step, arguments.lr)
-            optimizer.param_groups[0]["lr"] = rate
-            times = torch.full((len(z),), 999 - STRIDE * number, device=device)
-            with torch.autocast(device.type, torch.bfloat16):
-                z = z.contiguous(memory_format=torch.channels_last)
-                v = unet(z, times, states).sample.float()
-            loss = F.smooth_l1_loss(ddim.clean(z, v, number), latents, beta=BETA)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
-            reading = reader.loss(numbers, codes, latents)
-            optimizer.zero_grad()
-            (loss + READING_WEIGHT * reading.sum()).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            average.update(step)
-            z = ddim.advance(z, v.detach(), number)
-            value = loss.item()
-            smooth[number] = value if math.isnan(smooth[number]) else 0.95 * smooth[number] + 0.05 * value
+        step += 1
         elapsed = time.monotonic() - began
         # Steps and minutes share one schedule, so that a slow machine still ends with a small learning rate.
         progress = max(step / arguments.steps, (seconds + elapsed) / (60 * arguments.budget))
-        if step % 100 == 0 or step == start + arguments.evaluations:
+        optimizer.param_groups[0]["lr"] = learning_rate(progress, step, arguments.lr)
+        data.spread = min(1.0, LEAST_SPREAD + (1 - LEAST_SPREAD) * step / max(1, arguments.spread_steps))
+        noise, latents, states, codes = data.draw(arguments.batch)
+        with torch.autocast(device.type, torch.bfloat16):
+            v = unet(noise.contiguous(memory_format=torch.channels_last), times, states).sample.float()
+        loss = F.smooth_l1_loss(-v, latents, beta=BETA)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
+        reading = reader.loss(quarter_means(noise), codes, latents)
+        optimizer.zero_grad()
+        (loss + READING_WEIGHT * reading.sum()).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        average.update(step)
+        smooth = loss.item() if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss.item()
+        if step % 100 == 0 or step == start + 1:
             left = (seconds + elapsed) * (1 - progress) / max(progress, 1e-9)
-            losses = " ".join(f"{value:.4f}" for value in smooth[: arguments.evaluations])
             readings = " ".join(f"{value:.3f}" for value in reading.tolist())
             print(
-                f"step {step} losses {losses} reading {readings},"
+                f"step {step} loss {smooth:.4f} readers {readings},"
                 f" {elapsed / (step - start):.3f} s a step, {left:.0f} s left",
                 flush=True,
             )
