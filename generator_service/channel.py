@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import zmq
 
 from generator_service.conversation import Conversation, Equipment, Vitals
+from generator_service.refusals import Refusals
+from protocol.errors import UserError
 from protocol.frames import encode
+from protocol.handshakes import HandshakeMonitor
+from protocol.keys import WorkerKeys
 from protocol.messages import Failed, WorkerMessage
 from protocol.payload import ImagesNHWC, describe_images
-from protocol.sockets import connect_dealer
+from protocol.sockets import connect, open_dealer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +45,21 @@ class Channel:
     """Sends without blocking. Outcomes survive a change of socket, other messages belong to their socket."""
 
     def __init__(
-        self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, conversation: Conversation
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        endpoint: str,
+        conversation: Conversation,
+        keys: WorkerKeys | None,
     ) -> None:
+        """Raises UserError for an endpoint that is none."""
         self._context = context
+        self._keys = keys
         self.endpoint = endpoint
+        self.refusals = Refusals(endpoint, keys)
         self.conversation = conversation
         self._messages: deque[WorkerMessage] = deque()
         self._outcomes: deque[Outcome] = deque()
-        self.socket = connect_dealer(context, endpoint)
+        self._open_socket()
 
     @property
     def unsent(self) -> tuple[int, ...]:
@@ -105,14 +116,32 @@ class Channel:
 
     def reopen(self, now: float) -> None:
         """A fresh socket with a new identity; what the old one had not sent is dropped."""
+        self.watch_handshakes(now)
+        self._monitor.close()
         self.socket.close(linger=0)
         self._messages.clear()
         self.conversation.reopen(now)
-        self.socket = connect_dealer(self._context, self.endpoint)
+        self._open_socket()
+
+    def watch_handshakes(self, now: float) -> None:
+        """Takes note of the handshakes that have ended; `refusals` judges them."""
+        for ending in self._monitor.read():
+            self.refusals.note(ending, now)
 
     def close(self) -> None:
         """Closes the socket; libzmq goes on sending in the background for its linger time."""
+        self._monitor.close()
         self.socket.close()
+
+    def _open_socket(self) -> None:
+        self.socket = open_dealer(self._context, self._keys)
+        # Before connecting: libzmq does not try again after a key was refused, and so tells it only once.
+        self._monitor = HandshakeMonitor(self.socket)
+        try:
+            connect(self.socket, self.endpoint)
+        except UserError:
+            self.close()
+            raise
 
     def _send_outcome(self, outcome: Outcome) -> int:
         run, session = self.conversation.run, self.conversation.session

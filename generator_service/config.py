@@ -9,6 +9,10 @@ class GeneratorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Read by the generator only; two generators of one run may differ in all of it but the model."""
 
     connect: Annotated[str, Meta(description="address of the trainer's first rank")] = "tcp://127.0.0.1:5755"
+    keys: Annotated[
+        str,
+        Meta(description="this worker's folder of `streamrep keys`, for a trainer that uses keys"),
+    ] = ""
     model: Annotated[
         str, Meta(description="`embedded`, or a folder in diffusers' format with safetensors weights")
     ] = "embedded"

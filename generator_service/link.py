@@ -13,6 +13,7 @@ from generator_service.link_loop import LinkLoop
 from generator_service.packer import Assignment
 from protocol.errors import StreamrepError
 from protocol.generation import GenerationSpec
+from protocol.keys import WorkerKeys
 
 JOIN_SECONDS = 10.0
 _WAKE_ENDPOINT = "inproc://wake"
@@ -26,6 +27,7 @@ class Link:
         connect: str,
         facts: WorkerFacts,
         *,
+        keys: WorkerKeys | None,
         wait_seconds: float,
         pack_seconds: float,
         stop: threading.Event,
@@ -41,6 +43,7 @@ class Link:
             wake,
             connect,
             facts,
+            keys=keys,
             wait_seconds=wait_seconds,
             pack_seconds=pack_seconds,
             stop=stop,

@@ -22,10 +22,12 @@ from generator_service.conversation import Conversation, Equipment, Vitals, Work
 from generator_service.credit import credit_shares
 from generator_service.pace import Pace
 from generator_service.packer import Assignment, Packer
+from generator_service.refusals import PATIENCE_SECONDS, refused_by_word
 from protocol import PROTOCOL_VERSION
 from protocol.errors import MalformedMessageError, UserError
 from protocol.frames import decode_from_trainer
 from protocol.generation import GenerationSpec
+from protocol.keys import WorkerKeys
 from protocol.messages import Cancel, Reject, Stop, Tickets, TrainerHeartbeat, TrainerMessage, Welcome
 
 FINISH_SECONDS = 7.0
@@ -46,11 +48,13 @@ class LinkLoop:
         connect: str,
         facts: WorkerFacts,
         *,
+        keys: WorkerKeys | None,
         wait_seconds: float,
         pack_seconds: float,
         stop: threading.Event,
     ) -> None:
         self._context, self._wake, self._connect, self._facts = context, wake, connect, facts
+        self._keys = keys
         self._wait_seconds = max(wait_seconds, SHORTEST_WAIT_SECONDS)
         self._pack_seconds = pack_seconds
         self._stop = stop
@@ -110,6 +114,7 @@ class LinkLoop:
             if now >= self._leave_by or (not self._pace.drawing and drained):
                 self._say_bye()
             return
+        self._check_refused(now, PATIENCE_SECONDS)
         self._check_orphaned(now)
         self._hand_out(now)
 
@@ -179,15 +184,15 @@ class LinkLoop:
                 self._begin_leaving(now, finish=False)
             case Reject():
                 if not message.retry:
-                    raise _refused(channel.endpoint, message.reason)
+                    raise refused_by_word(channel.endpoint, message.reason)
 
     def _welcomed(self, rank: int, channel: Channel, welcome: Welcome, now: float) -> None:
         if welcome.protocol != PROTOCOL_VERSION:
-            raise _refused(
+            raise refused_by_word(
                 channel.endpoint, f"it speaks protocol {welcome.protocol}, this worker {PROTOCOL_VERSION}"
             )
         if self._run and welcome.run != self._run:
-            raise _refused(
+            raise refused_by_word(
                 channel.endpoint, f"it runs {welcome.run}, this worker was equipped for {self._run}"
             )
         if not self._run:
@@ -211,7 +216,8 @@ class LinkLoop:
             self._open(rank, endpoint, now)
 
     def _open(self, rank: int, endpoint: str, now: float) -> None:
-        self._channels[rank] = Channel(self._context, endpoint, Conversation(self._facts, now, run=self._run))
+        conversation = Conversation(self._facts, now, run=self._run)
+        self._channels[rank] = Channel(self._context, endpoint, conversation, self._keys)
 
     def _reopen_silent(self, now: float) -> None:
         for rank, channel in self._channels.items():
@@ -237,10 +243,18 @@ class LinkLoop:
             self._pace.start(now)
             self.inbox.put(batch)
 
+    def _check_refused(self, now: float, patience_seconds: float) -> None:
+        for channel in self._channels.values():
+            channel.watch_handshakes(now)
+            error = channel.refusals.error(now, patience_seconds)
+            if error is not None:
+                raise error
+
     def _check_orphaned(self, now: float) -> None:
         lost = [channel.conversation.lost_at for channel in self._channels.values()]
         since = [lost_at for lost_at in lost if lost_at is not None]
         if len(since) == len(lost) and now - max(since) >= self._wait_seconds:
+            self._check_refused(now, 0.0)  # somebody is there after all, and hangs up
             raise UserError(
                 "no trainer",
                 expected=f"an answer within {self._wait_seconds:g} s",
@@ -265,13 +279,3 @@ class LinkLoop:
                 channel.flush()
             time.sleep(0.01)
         self._ended = True
-
-
-def _refused(endpoint: str, reason: str) -> UserError:
-    return UserError(
-        "the trainer refused this worker",
-        expected="a worker that fits the run",
-        got=reason,
-        where=endpoint,
-        mend="use the run's model and settings, or start a worker for the other run",
-    )

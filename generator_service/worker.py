@@ -25,6 +25,7 @@ from generator_service.model_folder import open_model_folder
 from generator_service.packer import Assignment
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
+from protocol.keys import read_worker_keys
 
 Say = Callable[[str], None]
 EngineBuilder = Callable[[GenerationSpec, Abandoned], Engine]
@@ -36,7 +37,7 @@ OVERDUE_SECONDS = 9.0
 def run_worker(config: GeneratorConfig, stop: threading.Event, say: Say = print) -> None:
     """Draws for the trainer at `config.connect` until it says stop, or `stop` is set; then ends within 10 s.
 
-    Raises UserError for what a person can mend (refused, no trainer, no such model, out of memory) and
+    Raises UserError for what a person can mend (refused, no trainer, no such model or key, out of memory) and
     LinkError when the I/O thread died. A draw that cannot be given up in time ends the process from within.
     """
     facts, build = prepare(config)
@@ -50,6 +51,7 @@ def serve(
     link = Link(
         config.connect,
         facts,
+        keys=read_worker_keys(config.keys),
         wait_seconds=config.wait_seconds,
         pack_seconds=config.pack_milliseconds / 1000,
         stop=stop,

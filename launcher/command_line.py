@@ -65,7 +65,7 @@ def split(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="streamrep",
         description="StableRep training on images that generators stream as they are drawn.",
         allow_abbrev=False,
@@ -93,11 +93,12 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--workers", type=_count, default=1, metavar="N", help="generators (1)")
         else:
             command.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
+    commands.add_parser("keys", help="make, admit, list and revoke the keys of trainer and workers")
     commands.add_parser("bench", help="measure one question; `streamrep bench` lists them")
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """argparse with this project's errors: one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:

@@ -2,7 +2,8 @@
 
 protocol.errors.StreamrepError
 ├── protocol.errors.UserError
-│   └── RunFileError     a run file or an override that can't be used
+│   ├── RunFileError     a run file or an override that can't be used
+│   └── KeysError        a key that can't be made, admitted or revoked
 └── ChildFailedError     a process of a local run ended badly; carries the exit code of the whole run
 """
 
@@ -11,6 +12,10 @@ from protocol.errors import StreamrepError, UserError
 
 class RunFileError(UserError):
     """A run file or an override that can't be used. One line, as every UserError."""
+
+
+class KeysError(UserError):
+    """A key that can't be made, admitted or revoked."""
 
 
 class ChildFailedError(StreamrepError):

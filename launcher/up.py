@@ -25,6 +25,7 @@ POLL_SECONDS = 0.1
 
 def up(command: Command, run_file: RunFile, interrupts: Interrupts) -> int:
     """Runs until the trainer has finished; returns the exit code. Raises ChildFailedError with the reason."""
+    check_keys(run_file)
     folder = _run_folder(run_file)
     spawn = spawner(command.run_words, run_file, folder)
     generators = [f"generator-{index}" for index in range(command.workers)]
@@ -36,6 +37,20 @@ def up(command: Command, run_file: RunFile, interrupts: Interrupts) -> int:
     if summary.exists():
         _say(summary_table(json.loads(summary.read_text("utf-8"))))
     return code
+
+
+def check_keys(run_file: RunFile) -> None:
+    """The trainer and its local generators use keys together or not at all. Raises UserError."""
+    if bool(run_file.stream.keys) == bool(run_file.generator.keys):
+        return
+    raise RunFileError(
+        "keys on one side only",
+        expected="stream.keys and generator.keys, or neither",
+        got=f"stream.keys = {run_file.stream.keys!r}, generator.keys = {run_file.generator.keys!r}",
+        where="streamrep up",
+        mend="make keys for this machine's generators with `streamrep keys worker local` and set"
+        " generator.keys = keys/workers/local",
+    )
 
 
 def _run_folder(run_file: RunFile) -> Path:

@@ -9,10 +9,12 @@ import zmq
 
 from protocol.errors import UserError
 from protocol.frames import PAYLOAD_BYTES_MAX
+from protocol.keys import TrainerKeys, WorkerKeys
 
 SEND_MARK_MESSAGES = 64
 RECEIVE_MARK_MESSAGES = 64
 LINGER_MILLISECONDS = 1000
+ZAP_DOMAIN = b"streamrep"
 
 
 def _set_common(socket: "zmq.Socket[bytes]") -> None:
@@ -29,11 +31,22 @@ def _set_common(socket: "zmq.Socket[bytes]") -> None:
     socket.set(zmq.HANDSHAKE_IVL, 10000)
 
 
-def bind_router(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.Socket[bytes]":
-    """The trainer's socket. Raises UserError when the endpoint is malformed or taken."""
+def bind_router(
+    context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, keys: TrainerKeys | None = None
+) -> "zmq.Socket[bytes]":
+    """The trainer's socket. With keys it speaks CURVE only, to whom the context's ZAP handler lets in.
+
+    Raises UserError when the endpoint is malformed or taken.
+    """
     socket = context.socket(zmq.ROUTER)
     _set_common(socket)
     socket.set(zmq.ROUTER_MANDATORY, 1)
+    if keys is not None:
+        socket.set(zmq.CURVE_SERVER, 1)
+        socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
+        socket.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        # Without this libzmq lets every key in when no handler is there to ask.
+        socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
@@ -48,16 +61,26 @@ def bind_router(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zm
     return socket
 
 
-def connect_dealer(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> "zmq.Socket[bytes]":
-    """A worker's socket to one rank; libzmq retries the connection until the socket is closed."""
+def open_dealer(
+    context: "zmq.Context[zmq.Socket[bytes]]", keys: WorkerKeys | None = None
+) -> "zmq.Socket[bytes]":
+    """A worker's socket, not yet connected, so that it can be watched from its first handshake on."""
     socket = context.socket(zmq.DEALER)
     _set_common(socket)
     socket.set(zmq.RECONNECT_IVL, 100)
     socket.set(zmq.RECONNECT_IVL_MAX, 2000)
+    if keys is not None:
+        socket.set(zmq.CURVE_SERVERKEY, keys.trainer.encode())
+        socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
+        socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
+    return socket
+
+
+def connect(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
+    """To one rank; libzmq retries the connection until the socket is closed. Raises UserError."""
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
-        socket.close(linger=0)
         raise UserError(
             "cannot connect",
             expected="an endpoint such as tcp://127.0.0.1:5755",
@@ -65,4 +88,16 @@ def connect_dealer(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> 
             where="generator.connect",
             mend="give the trainer's address with --generator.connect",
         ) from error
+
+
+def connect_dealer(
+    context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, keys: WorkerKeys | None = None
+) -> "zmq.Socket[bytes]":
+    """`open_dealer`, connected. Raises UserError."""
+    socket = open_dealer(context, keys)
+    try:
+        connect(socket, endpoint)
+    except UserError:
+        socket.close(linger=0)
+        raise
     return socket

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import torch
@@ -36,6 +37,8 @@ class TrainedState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     dead_letters: dict[int, str]
     ring: tuple[tuple[int, int, int], ...]
     """(group_id, uses, last step) of each group that could be used again."""
+    order: Literal["arrival", "ticket"] = "arrival"
+    """`stream.order` of the steps so far."""
     groups_trained: int
     """Distinct groups."""
     uses: int

@@ -43,8 +43,16 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     bind: Annotated[str, Meta(description="where the trainer listens")] = "tcp://127.0.0.1:5755"
     advertise: Annotated[str, Meta(description="address told to workers; empty means the bound one")] = ""
+    keys: Annotated[
+        str,
+        Meta(
+            description="the trainer's folder of `streamrep keys`: encrypts, and hears only admitted workers;"
+            " empty is neither"
+        ),
+    ] = ""
     insecure_bind: Annotated[
-        bool, Meta(description="allow a bind beyond loopback, where anyone who can reach it may send images")
+        bool,
+        Meta(description="without keys, allow a bind beyond loopback: who can reach it may send images"),
     ] = False
     window_groups: Annotated[
         int,
@@ -56,6 +64,13 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 0
     max_reuse: Annotated[int, Meta(ge=1, le=10**6, description="trainings on one group, at most")] = 1
     reuse_gap: Annotated[int, Meta(ge=0, description="steps that must lie between two uses of a group")] = 1
+    order: Annotated[
+        Literal["arrival", "ticket"],
+        Meta(
+            description="what a batch is made of: groups as they arrive, or those that its step names, each"
+            " trained exactly max_reuse times, so that a run can be repeated bit for bit"
+        ),
+    ] = "arrival"
     min_fresh: Annotated[
         float, Meta(ge=0, le=1, description="share of a batch that must be groups never trained on before")
     ] = 0.0

@@ -4,6 +4,7 @@ protocol.errors.StreamrepError
 ├── protocol.errors.UserError
 ├── FeedFailedError          the feed's thread ended; carries its reason into the loop
 ├── TooManyDeadLettersError  over 1% of at least 20 tickets can't be drawn by any worker
+├── DeadLetterError          in ticket order one group that no worker can draw ends the run
 ├── NonFiniteLossError       the loss is not a number; raised before the weights are touched
 └── StopRequestedError       somebody asked the run to end; the loop checkpoints and leaves
 """
@@ -17,6 +18,10 @@ class FeedFailedError(StreamrepError):
 
 class TooManyDeadLettersError(StreamrepError):
     """So many tickets fail everywhere that the cause is the model or the captions, not a worker."""
+
+
+class DeadLetterError(StreamrepError):
+    """A group that ticket order can't do without can't be drawn by any worker."""
 
 
 class NonFiniteLossError(StreamrepError):

@@ -51,6 +51,8 @@ def check(config: TrainerConfig) -> None:
         f"({stream.reuse_gap} + 1) x {batch} = {(stream.reuse_gap + 1) * batch}",
         "the ring could never fill a batch; lower reuse_gap or raise ring_groups",
     )
+    if stream.order == "ticket":
+        _check_ticket_order(config)
     _need(
         config.generation.views >= 2,
         "generation.views",
@@ -66,11 +68,31 @@ def check(config: TrainerConfig) -> None:
         "lower it",
     )
     _need(
-        stream.insecure_bind or is_loopback(stream.bind),
+        stream.insecure_bind or bool(stream.keys) or is_loopback(stream.bind),
         "stream.bind",
-        "a loopback address, since anyone who can reach the port may send images",
+        "keys or a loopback address, since anyone who can reach the port may send images",
         stream.bind,
-        "bind to tcp://127.0.0.1:PORT, or set stream.insecure_bind = true on a network that you trust",
+        "make keys with `streamrep keys trainer` and set stream.keys, bind to tcp://127.0.0.1:PORT, or set"
+        " stream.insecure_bind = true on a network that you trust",
+    )
+
+
+def _check_ticket_order(config: TrainerConfig) -> None:
+    stream, batch = config.stream, config.train.batch_groups
+    _need(
+        batch % stream.max_reuse == 0,
+        "stream.max_reuse",
+        f"train.batch_groups = {batch} to be a multiple of max_reuse, since stream.order = ticket takes"
+        " batch_groups / max_reuse new groups a step",
+        str(stream.max_reuse),
+        "choose a divisor, or stream.order = arrival",
+    )
+    _need(
+        stream.min_fresh * stream.max_reuse <= 1,
+        "stream.min_fresh",
+        f"min_fresh <= 1 / max_reuse = {1 / stream.max_reuse:.3g}, the fresh share in ticket order",
+        f"{stream.min_fresh:g}",
+        "lower it, or lower max_reuse",
     )
 
 

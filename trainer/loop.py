@@ -18,14 +18,15 @@ from trainer.batch import Batch
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.config import TrainerConfig
 from trainer.done import DoneIds
-from trainer.errors import FeedFailedError, NonFiniteLossError, StopRequestedError
+from trainer.errors import DeadLetterError, FeedFailedError, NonFiniteLossError, StopRequestedError
 from trainer.feed.feed import Feed
 from trainer.learner import Learner, StepResult
 from trainer.ledger import Ledger
 from trainer.metrics import Meter, MetricsLog, Row
 from trainer.progress import Progress
 from trainer.samples import save_samples
-from trainer.sources.online import OnlineSource
+from trainer.sources.source import Source
+from trainer.stall_watch import StallWatch
 
 Value = TypeVar("Value")
 
@@ -37,13 +38,15 @@ class Loop:
     config: TrainerConfig
     samples: Path
     feed: Feed
-    source: OnlineSource
+    source: Source
     learner: Learner
     ledger: Ledger
     checkpoints: Checkpoints
     metrics: MetricsLog
     meter: Meter
     progress: Progress
+    stalls: StallWatch
+    """Also told by the source of its waits."""
     evaluate: Callable[[int], dict[str, float]]
     """Judges the encoder after that many steps; the result joins the row of metrics."""
     write_report: Callable[[], Path]
@@ -78,9 +81,9 @@ class Loop:
                     saved = self.step
         except StopRequestedError:
             self.stop.set()
-        except (FeedFailedError, NonFiniteLossError):
+        except (DeadLetterError, FeedFailedError, NonFiniteLossError):
             if saved != self.step:
-                self.save()  # both leave the weights of the last step whole
+                self.save()  # all of them leave the weights of the last step whole
             raise
         if saved != self.step:
             self.save()
@@ -97,13 +100,15 @@ class Loop:
             done_above=tuple(self.done.above),
             dead_letters=self.dead_letters,
             ring=tuple(self.source.ring_contents()),
+            order=self.config.stream.order,
             groups_trained=self.meter.groups_trained,
             uses=self.meter.uses,
             images_received=self.meter.images_received,
             wait_seconds=self.meter.wait_seconds,
             train_seconds=self.meter.train_seconds,
         )
-        self.checkpoints.save(state, self.learner.tensors())
+        with self.stalls.writing_checkpoint(self.step):
+            self.checkpoints.save(state, self.learner.tensors())
 
     def _train_step(self) -> tuple[Batch, StepResult]:
         waited_before = self.source.wait_seconds
@@ -128,6 +133,7 @@ class Loop:
             "lr": result.lr,
             **self.meter.row(self.config.generation.views, self.feed.status()),
             "ring_groups": self.source.ring_groups,
+            "stalls": self.stalls.seconds,
         }
 
     def _evaluate(self, batch: Batch) -> dict[str, float]:
@@ -148,7 +154,9 @@ class Loop:
 
     def _note_dead_letters(self) -> None:
         new = {i: why for i, why in self.feed.dead_letters().items() if i not in self.dead_letters}
+        self.ledger.record_dead_letters(new)
+        if self.config.stream.order == "ticket":
+            return  # it is not done with: a resumed run tries it again, since none may be left out
         for group_id in new:
             self.done.add(group_id)
         self.dead_letters |= new
-        self.ledger.record_dead_letters(new)

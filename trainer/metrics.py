@@ -1,4 +1,7 @@
-"""metrics.jsonl: one JSON object a logged step, and the meter that its rates come from."""
+"""metrics.jsonl: one JSON object a logged step, and the meter that its rates come from.
+
+While the trainer stands still there is a row now and then without a loss, whose `stall` names the reason.
+"""
 
 import json
 import time
@@ -106,5 +109,6 @@ class Meter:
             "workers": status.workers,
             "buffered_groups": status.buffered,
             "dead_letters": status.dead_letters,
+            "issued_again": status.issued_again,
             "refused": status.refused,
         }

@@ -25,6 +25,7 @@ class Progress:
         self._drawn_at: float | None = None
         self._first: tuple[int, float] | None = None
         self._known: dict[str, Any] = {}
+        self._stall = ""
         self._line = ""
 
     def update(self, row: Mapping[str, Any]) -> None:
@@ -36,7 +37,17 @@ class Progress:
         due = self._drawn_at is None or now - self._drawn_at >= self._seconds_between
         if due or step >= self._total_steps:
             self._drawn_at = now
-            self._draw(format_row(self._known, self._total_steps, self._eta_seconds(step, now)))
+            self._draw(self._format(step, now))
+
+    def stall(self, text: str, step: int) -> None:
+        """Puts why the run stands still after `step` behind it, until an empty text takes it away.
+
+        Elsewhere than on a terminal the line is next due with a row; `say` is there for the moment itself.
+        """
+        self._stall = text
+        self._known["step"] = step
+        if self._on_terminal:
+            self._draw(self._format(step, self._clock()))
 
     def say(self, text: str) -> None:
         """Prints a full line; the progress line goes on below it."""
@@ -54,9 +65,14 @@ class Progress:
             self._stream.flush()
         self._line = ""
 
+    def _format(self, step: int, now: float) -> str:
+        row = {**self._known, "stall": self._stall or None}
+        return format_row(row, self._total_steps, self._eta_seconds(step, now))
+
     def _eta_seconds(self, step: int, now: float) -> float | None:
         """From the speed since this process began: steps of an earlier start say nothing about now."""
-        assert self._first
+        if self._first is None:
+            return None
         first_step, first_time = self._first
         if step <= first_step or now <= first_time:
             return None
@@ -86,6 +102,8 @@ def format_row(row: Mapping[str, Any], total_steps: int, eta_seconds: float | No
     """
     step = int(row.get("step", 0))
     parts = [f"step {step}/{total_steps} {step / total_steps:.0%}"]
+    if (stall := row.get("stall")) is not None:
+        parts.append(stall)
     if eta_seconds is not None:
         parts.append(f"{duration(eta_seconds)} left")
     if (loss := row.get("loss")) is not None:

@@ -56,6 +56,13 @@ EVALUATION_COLUMNS: tuple[tuple[str, str], ...] = (
 )
 
 
+_SHARING = {
+    "arrival": "Which groups share a batch depends on when they arrive.",
+    "ticket": "Which groups share a batch depends on the step alone, so the losses repeat as well.",
+}
+"""What stream.order means for repeating a run."""
+
+
 def write_report(run_folder: Path) -> Path:
     """Writes `run_folder`/report.html by rename and returns its path. Raises OSError if it can't."""
     resolved = _json(run_folder / "run.json") or {}
@@ -72,7 +79,7 @@ def write_report(run_folder: Path) -> Path:
             ("Evaluation", _evaluation_table(evaluation)),
             ("Curves", _curves(rows)),
             ("Groups that were trained on", _samples(run_folder / "samples")),
-            ("Resume and reproduce", _commands(run_folder)),
+            ("Resume and reproduce", _commands(run_folder, resolved.get("stream", {}).get("order"))),
             ("Run file, every value resolved", f"<pre>{escape(resolved_text)}</pre>"),
         ],
     )
@@ -166,7 +173,7 @@ def _samples(folder: Path) -> str:
     return f'<div class="strips">{"".join(figures)}</div>' if figures else "<p>No samples kept yet.</p>"
 
 
-def _commands(run_folder: Path) -> str:
+def _commands(run_folder: Path, order: str | None) -> str:
     quoted = shlex.quote(str(run_folder / "run.json"))
     lines = [
         "# goes on from the last checkpoint",
@@ -178,7 +185,7 @@ def _commands(run_folder: Path) -> str:
     return (
         f"<pre>{escape(text)}</pre>"
         "<p>A group's images depend on its id, the run's seed, the generation settings and the weights. "
-        "Which groups share a batch depends on when they arrive.</p>"
+        f"{_SHARING.get(order or 'arrival', '')}</p>"
     )
 
 

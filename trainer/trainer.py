@@ -4,7 +4,6 @@ run folder ─ checkpoint? ─→ learner, done ids ─→ feed (listening) ─�
                                                           encoder, summary, report ←─┘
 """
 
-import secrets
 import shutil
 import sys
 import threading
@@ -14,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from protocol.errors import UserError
+from protocol.keys import read_trainer_keys
 from trainer import limits
 from trainer.captions import load_captions
 from trainer.checkpoint import Checkpoints, TrainedState
@@ -21,9 +21,7 @@ from trainer.config import TrainerConfig
 from trainer.done import DoneIds
 from trainer.errors import StopRequestedError
 from trainer.evaluation.evaluate import Evaluation
-from trainer.feed.desk import Desk, DeskSettings
 from trainer.feed.feed import Feed
-from trainer.feed.leases import Leases
 from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.loop import Loop
@@ -33,9 +31,8 @@ from trainer.progress import Progress
 from trainer.report import write_report
 from trainer.run_folder import RunFolder, write_json
 from trainer.scores import Scores
-from trainer.sources.online import OnlineSource
-from trainer.sources.ring import Ring
-from trainer.waiting import WaitingNotice
+from trainer.stall_watch import StallWatch
+from trainer.stream import check_order, open_feed, open_source
 
 
 def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]) -> None:
@@ -44,14 +41,16 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
     `resolved` is the whole run file, for run.json. Raises UserError for what a person can mend.
     """
     limits.check(config)
+    keys = read_trainer_keys(config.stream.keys)
     plan = Plan(load_captions(config.captions), config.run.seed, config.generation)
     with ExitStack() as stack:
         folder = stack.enter_context(closing(RunFolder(config.run)))
         checkpoints = Checkpoints(folder.checkpoints, config.train.keep_checkpoints)
         state, tensors = checkpoints.latest() or (_fresh_state(plan), None)
         _check_same_run(state, plan, folder)
+        check_order(config, state, str(folder.path))
         progress = stack.enter_context(closing(Progress(config.run.max_steps, sys.stderr)))
-        feed = _open_feed(config, plan, state)
+        feed = open_feed(config, plan, state, keys)
         stack.callback(feed.stop, "the trainer has ended")
         write_json(folder.run_json, resolved)
         progress.say(_opening(config, plan, feed, state))
@@ -66,7 +65,8 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             Evaluation(config.eval, config.augment.crop_size, learner.device) if config.eval.sets else None
         )
         scores = Scores(evaluation, learner, folder.evaluation, stop)
-        source = _open_source(config, feed, stop, progress)
+        stalls = StallWatch(feed.status, feed.endpoint, progress, metrics.append)
+        source = open_source(config, feed, state, stop, stalls)
         loop = Loop(
             config=config,
             samples=folder.samples,
@@ -78,6 +78,7 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             metrics=metrics,
             meter=_meter(state),
             progress=progress,
+            stalls=stalls,
             evaluate=scores.judge_trained,
             write_report=partial(write_report, folder.path),
             done=DoneIds(state.done_low, state.done_above),
@@ -136,44 +137,6 @@ def _check_same_run(state: TrainedState, plan: Plan, folder: RunFolder) -> None:
         )
 
 
-def _open_feed(config: TrainerConfig, plan: Plan, state: TrainedState) -> Feed:
-    leases = Leases(
-        DoneIds(state.done_low, state.done_above),
-        target=(config.run.max_steps - state.step) * config.train.batch_groups,
-        window=limits.window_groups(config),
-    )
-
-    def make_desk(bound: str) -> Desk:
-        settings = DeskSettings(
-            session=secrets.token_hex(8),
-            endpoints=(config.stream.advertise or bound,),
-            content=state.content,
-            lease_seconds=config.stream.lease_seconds,
-        )
-        return Desk(plan, leases, settings)
-
-    return Feed(make_desk, config.stream.bind)
-
-
-def _open_source(
-    config: TrainerConfig, feed: Feed, stop: threading.Event, progress: Progress
-) -> OnlineSource:
-    ring = Ring(
-        capacity=limits.ring_groups(config),
-        max_reuse=config.stream.max_reuse,
-        reuse_gap=config.stream.reuse_gap,
-        seed=config.run.seed,
-    )
-    return OnlineSource(
-        feed,
-        ring,
-        batch_groups=config.train.batch_groups,
-        min_fresh_groups=limits.min_fresh_groups(config),
-        stop=stop,
-        on_wait=WaitingNotice(feed.status, feed.endpoint, progress.say),
-    )
-
-
 def _meter(state: TrainedState) -> Meter:
     return Meter(
         groups_trained=state.groups_trained,
@@ -190,6 +153,7 @@ def _opening(config: TrainerConfig, plan: Plan, feed: Feed, state: TrainedState)
         f"run {config.run.name} {origin}: {len(plan.captions)} captions, batches of"
         f" {config.train.batch_groups} groups x {config.generation.views} views, peak learning rate"
         f" {config.peak_lr:.3g}; listening at {feed.endpoint}"
+        + (", for admitted keys only" if config.stream.keys else "")
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from generator_service.fake import FakeEngine
+from launcher.key_folder import KeyFolder
 from protocol.generation import GenerationSpec
 from protocol.payload import checksum
 from trainer.captions import load_captions
@@ -69,8 +70,10 @@ def _start(*words: str) -> subprocess.Popen[str]:
 
 
 def _rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of trained steps; those that only tell of a wait stay out."""
     path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    return [row for row in rows if "loss" in row]
 
 
 def _query(run: Path, query: str) -> list[Any]:
@@ -127,6 +130,21 @@ def _assert_digests_can_be_redrawn(run: Path) -> None:
     for group_id, digest in _query(run, "SELECT group_id, digest FROM groups WHERE group_id % 17 = 0"):
         [images] = engine.draw([plan.ticket(group_id)], lambda: False)
         assert checksum(images) == digest
+
+
+def test_up_trains_over_an_encrypted_connection(tmp_path: Path) -> None:
+    """With keys for its own generators; no handshake fails, and the promised groups are trained."""
+    keys = KeyFolder(tmp_path / "keys")
+    keys.make_trainer()
+    local = keys.make_worker("local")
+    path = _run_file(tmp_path, stream__keys=str(keys.path), generator__keys=str(local), run__max_steps=4)
+    process = _start("up", str(path), "--workers", "2")
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    run = tmp_path / "runs" / "r"
+    assert [reason for row in _rows(run) for reason in row["refused"] if "handshake" in reason] == []
+    _assert_promised_ids(run, 4)
+    assert json.loads((run / "run.json").read_text("utf-8"))["stream"]["keys"] == str(keys.path)
 
 
 def test_ctrl_c_ends_both_within_ten_seconds_and_the_same_command_goes_on(tmp_path: Path) -> None:

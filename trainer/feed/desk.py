@@ -42,6 +42,8 @@ DEAD_LETTERS_TOLERATED = 20
 DEAD_SHARE_TOLERATED = 0.01
 LEASE_BATCHES = 4
 """A lease lasts at least this many of the worker's own p95 batch times."""
+HEAD_BATCHES = 2
+"""In ticket order, what others wait for is issued again after so many p95 batch times of its holder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +73,18 @@ class Desk:
         self.refused: Counter[str] = Counter()
         """Messages and groups not taken, by reason."""
         self.groups_received = 0
+        self.issued_again = 0
+        """Tickets given to a second worker because later groups waited for them."""
 
     def handle(
-        self, identity: bytes, message: WorkerMessage, payload: zmq.Frame | None, now: float
+        self, identity: bytes, message: WorkerMessage, payload: zmq.Frame | None, now: float, key: str = ""
     ) -> list[Outgoing]:
-        """The answers to one message. Raises TooManyDeadLettersError."""
+        """The answers to one message. `key`: the sender's public key. Raises TooManyDeadLettersError."""
         if isinstance(message, Hello):
-            return self._greet(identity, message, now)
+            return self._greet(identity, message, now, key)
         peer = self.peers.get(identity)
-        if peer is None:
+        # An identity that was freed may come back with another worker behind it.
+        if peer is None or peer.key != key:
             return [self._reject(identity, "unknown_peer", "say hello first", retry=True)]
         if message.run != self._plan.digest:
             self.lose(identity)
@@ -95,7 +100,8 @@ class Desk:
                 peer.credit = message.credit if message.session == self._settings.session else 0
             case Group():
                 assert payload is not None, "frames.decode_from_worker delivers a group with its payload"
-                self._take(peer, message, payload, now)
+                late = self._take(peer, message, payload, now)
+                return late + self.grant(now)
             case Failed():
                 self._bury_or_retry(peer, message.group_id, message.reason)
             case WorkerHeartbeat():
@@ -115,17 +121,25 @@ class Desk:
         peer.last_heard = now
         return [(identity, Reject(run=self._plan.digest, session=self._settings.session, reason=str(error)))]
 
-    def lose(self, identity: bytes) -> None:
+    def shut_out(self, identity: bytes) -> list[Outgoing]:
+        """Who is behind this socket is not admitted any more; a worker that is known is told so once."""
+        known = self.peers.get(identity) is not None
+        self.lose(identity)
+        reason = "its key is not admitted any more; `streamrep keys admit` on the trainer's machine admits it"
+        refusal = self._reject(identity, "not_admitted", reason)
+        return [refusal] if known else []
+
+    def lose(self, identity: bytes, *, silent: bool = False) -> None:
         """A worker is gone: its tickets go to others."""
         self.leases.lose_worker(identity)
-        self.peers.drop(identity)
+        self.peers.drop(identity, silent=silent)
 
     def tick(self, now: float) -> list[Outgoing]:
         """What time alone brings about. To be called several times a second."""
         outgoing: list[Outgoing] = []
         for peer in self.peers.silent(now, self._settings.silence_seconds):
             self.refused["silent_worker"] += 1
-            self.lose(peer.identity)
+            self.lose(peer.identity, silent=True)
         for peer in self.peers:
             lease_seconds = max(self._settings.lease_seconds, LEASE_BATCHES * peer.batch_seconds)
             expired = self.leases.expire(peer.identity, peer.last_progress, lease_seconds, now)
@@ -142,11 +156,14 @@ class Desk:
         """Tickets to every worker with free credit, as the window allows."""
         outgoing: list[Outgoing] = []
         equipped = self.peers.equipped
+        patience = {p.identity: HEAD_BATCHES * p.batch_seconds for p in self.peers if p.batch_seconds}
         for peer in self.peers:
             free = peer.credit - self.leases.held(peer.identity)
             if not peer.equipped or free < 1:
                 continue
-            ids = self.leases.issue(peer.identity, free, now, equipped)
+            ids = self.leases.issue_head_again(peer.identity, now, patience)
+            self.issued_again += len(ids)
+            ids += self.leases.issue(peer.identity, free - len(ids), now, equipped)
             if ids:
                 tickets = tuple(self._plan.ticket(group_id) for group_id in ids)
                 outgoing.append((peer.identity, Tickets(**self._stamp, tickets=tickets)))
@@ -164,7 +181,7 @@ class Desk:
         self.refused[kind] += 1
         return identity, Reject(**self._stamp, reason=reason, retry=retry)
 
-    def _greet(self, identity: bytes, hello: Hello, now: float) -> list[Outgoing]:
+    def _greet(self, identity: bytes, hello: Hello, now: float, key: str) -> list[Outgoing]:
         if hello.protocol != PROTOCOL_VERSION:
             reason = (
                 f"the trainer speaks protocol {PROTOCOL_VERSION}, the worker {hello.protocol};"
@@ -178,7 +195,7 @@ class Desk:
             )
             return [self._reject(identity, "another_run", reason)]
         self.leases.lose_worker(identity)
-        self.peers.greet(identity, hello, now)
+        self.peers.greet(identity, hello, now, key)
         welcome = Welcome(
             **self._stamp,
             protocol=PROTOCOL_VERSION,
@@ -198,22 +215,24 @@ class Desk:
         )
         return self._reject(peer.identity, "another_content", reason)
 
-    def _take(self, peer: Peer, group: Group, payload: zmq.Frame, now: float) -> None:
+    def _take(self, peer: Peer, group: Group, payload: zmq.Frame, now: float) -> list[Outgoing]:
+        """Keeps a group that is wanted; whoever else holds its ticket may drop it."""
         spec = self._plan.spec
         try:
             images_NHWC = unpack_images(group, payload, shape=(spec.views, spec.size, spec.size, 3))
         except MalformedMessageError as error:
             self.refused[error.reason] += 1
             self._bury_or_retry(peer, group.group_id, str(error))
-            return
+            return []
         if not peer.equipped:
             self.refused["not_equipped"] += 1
-            return
+            return []
         peer.last_progress = now
+        others = [worker for worker in self.leases.holders(group.group_id) if worker != peer.identity]
         verdict = self.leases.receive(group.group_id)
         if verdict is not Received.ACCEPTED:
             self.refused[verdict.value] += 1
-            return
+            return []
         self.groups_received += 1
         drawn = DrawnGroup(
             ticket=self._plan.ticket(group.group_id),
@@ -226,6 +245,7 @@ class Desk:
             arrived_seconds=now,
         )
         self.arrivals.append(drawn)
+        return [(worker, Cancel(**self._stamp, group_ids=(group.group_id,))) for worker in others]
 
     def _bury_or_retry(self, peer: Peer, group_id: int, reason: str) -> None:
         self.leases.fail(peer.identity, group_id, reason, self.peers.equipped)

@@ -13,10 +13,12 @@ import zmq
 
 from protocol.errors import MalformedMessageError
 from protocol.frames import decode_from_worker, encode
+from protocol.keys import TrainerKeys
 from protocol.sockets import bind_router
 from trainer.batch import DrawnGroup
 from trainer.errors import FeedFailedError
 from trainer.feed.desk import Desk, Outgoing
+from trainer.feed.gate import Gate, key_of
 
 POLL_MILLISECONDS = 100
 GONE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
@@ -35,20 +37,41 @@ class FeedStatus:
     wanted: int
     dead_letters: int
     refused: dict[str, int]
+    joined: int = 0
+    """Workers ever welcomed in this session, those that came back again each time."""
+    connected: int = 0
+    """Those that have not left; `workers` are the ones among them whose engine is built."""
+    left_silently: bool = False
+    """Whether the last to leave had stopped beating."""
+    heard_seconds_ago: float | None = None
+    """Since any worker, gone or not, was heard; None before the first."""
+    oldest_lease_seconds: float = 0.0
+    issued_again: int = 0
+    """Tickets given to a second worker, in ticket order, because others waited for them."""
 
 
 class Feed:
     """Runs a desk on a bound ROUTER socket. `start` binds; `stop` ends the thread within 3 seconds."""
 
-    def __init__(self, make_desk: Callable[[str], Desk], bind: str) -> None:
-        """`make_desk` gets the endpoint that was really bound (its port may have been a wildcard)."""
+    def __init__(self, make_desk: Callable[[str], Desk], bind: str, keys: TrainerKeys | None = None) -> None:
+        """`make_desk` gets the endpoint that was really bound (its port may have been a wildcard).
+
+        With `keys` only admitted workers are heard. Raises UserError.
+        """
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._wake_address = f"inproc://feed-{id(self)}"
+        self._gate: Gate | None = None
         try:
-            self._router = bind_router(self._context, bind)
+            if keys is not None:
+                self._gate = Gate(self._context, keys)
+            self._router = bind_router(self._context, bind, keys)
         except BaseException:
+            if self._gate is not None:
+                self._gate.close()
             self._context.term()
             raise
+        if self._gate is not None:
+            self._gate.watch(self._router)
         self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._desk = make_desk(self.endpoint)
         self._changed = threading.Condition()
@@ -87,7 +110,8 @@ class Feed:
     def status(self) -> FeedStatus:
         """Counts as they are now."""
         with self._changed:
-            desk = self._desk
+            now, desk = time.monotonic(), self._desk
+            heard, issued = desk.peers.last_heard, desk.leases.oldest_issue
             return FeedStatus(
                 workers=len(desk.peers.equipped),
                 groups_received=desk.groups_received,
@@ -96,6 +120,12 @@ class Feed:
                 wanted=desk.leases.wanted,
                 dead_letters=len(desk.leases.dead),
                 refused=dict(desk.refused),
+                joined=desk.peers.joined,
+                connected=len(desk.peers),
+                left_silently=desk.peers.left_silently,
+                heard_seconds_ago=None if heard is None else now - heard,
+                oldest_lease_seconds=0.0 if issued is None else now - issued,
+                issued_again=desk.issued_again,
             )
 
     def dead_letters(self) -> dict[int, str]:
@@ -119,6 +149,8 @@ class Feed:
             self._thread.join(timeout=3)
         self._waker.close(linger=0)
         if not self._thread.is_alive():
+            if self._gate is not None:
+                self._gate.close()
             self._router.close(linger=500)
             self._context.term()
 
@@ -135,10 +167,14 @@ class Feed:
             poller = zmq.Poller()
             poller.register(self._router, zmq.POLLIN)
             poller.register(wake, zmq.POLLIN)
+            if self._gate is not None:
+                poller.register(self._gate.socket, zmq.POLLIN)
             while not self._stop_reason:
                 ready = dict(poller.poll(POLL_MILLISECONDS))
                 if wake in ready:
                     wake.recv()
+                if self._gate is not None:
+                    self._guard(self._gate)
                 self._turn(self._router in ready)
             with self._changed:
                 self._send(self._desk.farewell(self._stop_reason))
@@ -148,6 +184,15 @@ class Feed:
                 self._changed.notify_all()
         finally:
             wake.close(linger=0)
+
+    def _guard(self, gate: Gate) -> None:
+        """Before anything is read: handshakes are answered, and who was revoked loses its tickets."""
+        failed = gate.answer()
+        with self._changed:
+            self._desk.refused.update(failed)
+            for peer in self._desk.peers:
+                if not gate.admits(peer.key):
+                    self._send(self._desk.shut_out(peer.identity))
 
     def _turn(self, readable: bool) -> None:
         with self._changed:
@@ -165,11 +210,14 @@ class Feed:
     def _answer(self, frames: list[zmq.Frame]) -> list[Outgoing]:
         now = time.monotonic()
         identity = frames[0].bytes
+        key = key_of(frames[0]) if self._gate is not None else ""
+        if self._gate is not None and not self._gate.admits(key):
+            return self._desk.shut_out(identity)
         try:
             message, payload = decode_from_worker(frames[1:])
         except MalformedMessageError as error:
             return self._desk.refuse(identity, error, now)
-        return self._desk.handle(identity, message, payload, now)
+        return self._desk.handle(identity, message, payload, now, key)
 
     def _send(self, outgoing: list[Outgoing]) -> None:
         for identity, message in outgoing:

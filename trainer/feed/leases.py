@@ -11,7 +11,8 @@ never exceed `window`, and no more ids are ever live or trained than `target`.
 """
 
 import heapq
-from collections.abc import Collection, Iterable
+import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -47,7 +48,18 @@ class _Live:
 class Leases:
     """Issues the ids of one rank in ascending order and follows each until it is trained or dead."""
 
-    def __init__(self, done: DoneIds, *, target: int, window: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        done: DoneIds,
+        *,
+        target: int,
+        window: int,
+        in_order: bool = False,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """`in_order`: training needs the ids in ascending order, so none may take the room of a lower one."""
+        self._in_order = in_order
         self._deal = Deal(done, rank, world)
         self._next_ids = iter(self._deal)
         self._upcoming = next(self._next_ids)
@@ -72,6 +84,11 @@ class Leases:
     def leased(self) -> int:
         """Tickets in the hands of workers; one that was issued twice counts twice."""
         return sum(len(held) for held in self._held.values())
+
+    @property
+    def oldest_issue(self) -> float | None:
+        """When the ticket longest in a worker's hands was issued; None when no worker holds any."""
+        return min((at for live in self._live.values() for at in live.holders.values()), default=None)
 
     @property
     def wanted(self) -> int:
@@ -105,6 +122,29 @@ class Leases:
             self._live[group_id] = _Live()
             issued.append(self._hand(worker, group_id, now))
         return issued
+
+    def issue_head_again(self, worker: bytes, now: float, patience: Mapping[bytes, float]) -> list[int]:
+        """The lowest id that has not come, for a second worker, if later ones have come and wait for it.
+
+        `patience`: seconds that a holder may take over it; one that is not named may take any time. Only
+        where training needs the ids in order.
+        """
+        if not self._in_order:
+            return []
+        received = [group_id for group_id, live in self._live.items() if live.received]
+        head = min((group_id for group_id, live in self._live.items() if not live.received), default=None)
+        if head is None or head > max(received, default=-1) or head in self._alone:
+            return []
+        live = self._live[head]
+        if len(live.holders) != 1 or worker in live.holders or worker in live.failed_by:
+            return []
+        [(holder, issued)] = live.holders.items()
+        late = now - issued > patience.get(holder, math.inf)
+        return [self._hand(worker, head, now)] if late else []
+
+    def holders(self, group_id: int) -> list[bytes]:
+        """Workers that hold its ticket."""
+        return list(self._live[group_id].holders) if group_id in self._live else []
 
     def _issue_waiting(self, worker: bytes, count: int, now: float, workers: Collection[bytes]) -> list[int]:
         issued: list[int] = []
@@ -163,7 +203,9 @@ class Leases:
         self._skip_early()
         if group_id < self._upcoming or group_id in self._early:
             return Received.DUPLICATE
-        if not self._deal.is_mine(group_id) or not self._room():
+        # In order, lower ids that are still to be issued need their room, or training would wait for ever.
+        lower = group_id - self._upcoming if self._in_order else 0
+        if not self._deal.is_mine(group_id) or self._room() <= lower:
             return Received.UNWANTED
         # Drawn for an earlier session of this run and not yet issued in this one.
         self._early.add(group_id)

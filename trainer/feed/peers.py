@@ -15,6 +15,8 @@ class Peer:
     device: str
     last_heard: float
     last_progress: float
+    key: str = ""
+    """Its public key in Z85; empty where no keys are used."""
     batch_seconds: float = 0.0
     """p95 of its recent static batches."""
     credit: int = 0
@@ -33,11 +35,17 @@ class Peers:
 
     def __init__(self) -> None:
         self._by_identity: dict[bytes, Peer] = {}
+        self.joined = 0
+        """Hellos that were welcomed."""
+        self.left_silently = False
+        """Whether the last one to go had stopped beating, rather than said so or been sent away."""
+        self._leavers_heard: float | None = None
 
-    def greet(self, identity: bytes, hello: Hello, now: float) -> Peer:
+    def greet(self, identity: bytes, hello: Hello, now: float, key: str = "") -> Peer:
         """Adds a worker, or starts it anew where the identity was known."""
-        peer = Peer(identity, hello.worker, hello.device, last_heard=now, last_progress=now)
+        peer = Peer(identity, hello.worker, hello.device, last_heard=now, last_progress=now, key=key)
         self._by_identity[identity] = peer
+        self.joined += 1
         return peer
 
     def equip(self, peer: Peer, equipped: Equipped) -> None:
@@ -50,9 +58,22 @@ class Peers:
         """The worker behind a socket, if it has said hello."""
         return self._by_identity.get(identity)
 
-    def drop(self, identity: bytes) -> None:
+    def drop(self, identity: bytes, *, silent: bool = False) -> None:
         """Forgets a worker."""
-        self._by_identity.pop(identity, None)
+        peer = self._by_identity.pop(identity, None)
+        if peer is not None:
+            self.left_silently = silent
+            self._leavers_heard = max(peer.last_heard, self._leavers_heard or peer.last_heard)
+
+    @property
+    def last_heard(self) -> float | None:
+        """When any worker, gone or not, was last heard; None before the first."""
+        times = [peer.last_heard for peer in self._by_identity.values()]
+        times += [] if self._leavers_heard is None else [self._leavers_heard]
+        return max(times, default=None)
+
+    def __len__(self) -> int:
+        return len(self._by_identity)
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(list(self._by_identity.values()))

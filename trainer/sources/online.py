@@ -1,4 +1,4 @@
-"""Batches from a live stream, with bounded reuse.
+"""Batches from a live stream in order of arrival, with bounded reuse.
 
 feed ─fresh groups→ [fresh] ─┬→ Batch → loop ─trained→ ring, and slots back to the feed
                      ring ───┘  fills what is missing
@@ -9,32 +9,11 @@ be does the trainer wait.
 """
 
 import threading
-import time
-from collections.abc import Callable
-from typing import Protocol
 
 from trainer.batch import Batch, DrawnGroup
-from trainer.errors import StopRequestedError
-from trainer.feed.feed import FeedStatus
 from trainer.sources.ring import Ring
-
-WAIT_SECONDS = 0.2
-
-
-class GroupFeed(Protocol):
-    """What the source needs of a feed."""
-
-    def take(self, count: int) -> list[DrawnGroup]:
-        """At most that many arrived groups."""
-
-    def wait(self, seconds: float) -> None:
-        """Until something arrives, at most that long."""
-
-    def trained(self, group_ids: list[int]) -> None:
-        """Frees the slots of groups trained for the first time."""
-
-    def status(self) -> FeedStatus:
-        """Counts for people."""
+from trainer.sources.wait import GroupFeed, Wait, Watch
+from trainer.stall import Want
 
 
 class OnlineSource:
@@ -48,45 +27,51 @@ class OnlineSource:
         batch_groups: int,
         min_fresh_groups: int,
         stop: threading.Event,
-        on_wait: Callable[[float], None] = lambda seconds: None,
+        watch: Watch | None = None,
     ) -> None:
-        """`on_wait` is told, while a batch can't be formed, for how long that has been so, in seconds."""
         self._feed = feed
         self._ring = ring
         self._batch_groups = batch_groups
         self._min_fresh_groups = min_fresh_groups
-        self._stop = stop
-        self._on_wait = on_wait
+        self._wait = Wait(feed, stop, watch)
         self._fresh: list[DrawnGroup] = []
-        self.wait_seconds = 0.0
-        """Time in which the trainer stood still for want of groups, in all."""
 
     def next_batch(self, step: int) -> Batch:
         """The batch of this step; waits while none can be formed.
 
         Raises StopRequestedError when asked to stop meanwhile, FeedFailedError when the feed has died.
         """
-        started = time.monotonic()
-        while True:
-            self._fresh += self._feed.take(self._batch_groups - len(self._fresh))
-            missing = self._batch_groups - len(self._fresh)
-            enough_fresh = len(self._fresh) >= self._min_fresh_groups
-            if missing == 0 or (enough_fresh and missing <= len(self._ring.eligible(step))):
-                break
-            if self._stop.is_set():
-                raise StopRequestedError("asked to stop while waiting for groups")
-            waited = time.monotonic() - started
-            self._on_wait(waited)
-            self._feed.wait(WAIT_SECONDS)
-        self.wait_seconds += time.monotonic() - started
+        self._wait.until(lambda: self._lacks(step))
+        missing = self._batch_groups - len(self._fresh)
         chosen = [(group, 1) for group in self._fresh] + self._ring.draw(missing, step)
         return Batch(step=step, groups=tuple(g for g, _ in chosen), uses=tuple(use for _, use in chosen))
+
+    def _lacks(self, step: int) -> Want | None:
+        self._fresh += self._feed.take(self._batch_groups - len(self._fresh))
+        fresh, reusable = len(self._fresh), len(self._ring.eligible(step))
+        if fresh == self._batch_groups:
+            return None
+        if fresh >= self._min_fresh_groups and fresh + reusable >= self._batch_groups:
+            return None
+        return Want(
+            step=step,
+            needed=self._batch_groups,
+            fresh=fresh,
+            min_fresh=self._min_fresh_groups,
+            reusable=reusable,
+            barred=len(self._ring) - reusable + self._ring.used_up,
+        )
 
     def trained(self, batch: Batch) -> None:
         """The optimizer has stepped on that batch."""
         self._fresh.clear()
         self._feed.trained([g.group_id for g, use in zip(batch.groups, batch.uses, strict=True) if use == 1])
         self._ring.used(list(zip(batch.groups, batch.uses, strict=True)), batch.step)
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time in which the trainer stood still for want of groups, in all."""
+        return self._wait.seconds
 
     @property
     def ring_groups(self) -> int:

@@ -24,6 +24,8 @@ class Ring:
         self._reuse_gap = reuse_gap
         self._seed = seed
         self._entries: dict[int, _Entry] = {}
+        self.used_up = 0
+        """Groups that left after `max_reuse` uses, where they could have more than one."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -50,7 +52,7 @@ class Ring:
         """These groups, with the number of that use, were trained on at `step`; new ones enter."""
         for group, use in groups:
             if use >= self._max_reuse:
-                self._entries.pop(group.group_id, None)
+                self.used_up += self._entries.pop(group.group_id, None) is not None
             else:
                 self._entries[group.group_id] = _Entry(group, use, step)
         excess = len(self._entries) - self._capacity

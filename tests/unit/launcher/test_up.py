@@ -15,7 +15,7 @@ from launcher.errors import ChildFailedError
 from launcher.interrupts import Interrupts
 from launcher.processes import Child
 from launcher.run_file import load
-from launcher.up import local_endpoint, supervise, thread_environment
+from launcher.up import check_keys, local_endpoint, supervise, thread_environment
 from protocol.errors import UserError
 
 WELL = "pass"
@@ -178,3 +178,12 @@ def test_threads_reach_a_child_before_it_imports_torch() -> None:
     """0 leaves the environment as it is."""
     assert thread_environment(2) == {"OMP_NUM_THREADS": "2"}
     assert thread_environment(0) == {}
+
+
+@pytest.mark.parametrize("side", ["stream", "generator"])
+def test_keys_on_one_side_only_are_refused_before_anything_starts(side: str) -> None:
+    """Its own generators could never connect."""
+    check_keys(load(None))
+    check_keys(load(None, ["--stream.keys", "keys", "--generator.keys", "keys/workers/local"]))
+    with pytest.raises(UserError, match="streamrep keys worker local"):
+        check_keys(load(None, [f"--{side}.keys", "keys"]))

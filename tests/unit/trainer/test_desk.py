@@ -197,6 +197,8 @@ def test_silence_is_death_and_any_message_is_life() -> None:
     desk.handle(B, Ready(**STAMP, credit=2), None, 4.0)
     outgoing = desk.tick(5.1)
     assert desk.peers.equipped == [B]
+    assert (desk.peers.joined, len(desk.peers), desk.peers.left_silently) == (2, 1, True)
+    assert desk.peers.last_heard == 4.0
     [tickets] = [message for _, message in outgoing if isinstance(message, Tickets)]
     assert [t.group_id for t in tickets.tickets] == [0, 1]
 
@@ -278,3 +280,52 @@ def test_everybody_is_told_when_the_run_ends() -> None:
     [(to, stop)] = desk.farewell("finished")
     assert to == A
     assert stop == Stop(**STAMP, reason="finished")
+
+
+def test_a_worker_that_is_shut_out_loses_its_tickets_and_is_told_once() -> None:
+    """The next worker gets them; what the first says later is counted and not answered."""
+    desk = _desk(window=2)
+    desk.handle(A, _hello("a"), None, 0.0, "key of a")
+    desk.handle(A, _equipped(), None, 0.0, "key of a")
+    desk.handle(A, Ready(**STAMP, credit=2), None, 0.0, "key of a")
+    assert [peer.key for peer in desk.peers] == ["key of a"]
+    [(identity, refusal)] = desk.shut_out(A)
+    assert identity == A
+    assert isinstance(refusal, Reject)
+    assert not refusal.retry
+    assert desk.shut_out(A) == []
+    assert desk.refused["not_admitted"] == 2
+    _join(desk, B)
+    [(_, tickets)] = desk.handle(B, Ready(**STAMP, credit=2), None, 0.0)
+    assert isinstance(tickets, Tickets)
+    assert [ticket.group_id for ticket in tickets.tickets] == [0, 1]
+
+
+def test_another_key_behind_a_known_identity_is_a_stranger() -> None:
+    """It must say hello itself before it may act."""
+    desk = _desk()
+    desk.handle(A, _hello("a"), None, 0.0, "key of a")
+    [(_, refusal)] = desk.handle(A, _equipped(), None, 0.0, "key of b")
+    assert isinstance(refusal, Reject)
+    assert refusal.retry
+    assert desk.peers.equipped == []
+
+
+def test_in_ticket_order_a_late_head_is_drawn_twice_and_the_second_copy_is_counted() -> None:
+    """After twice the holder's p95 batch time, if a later group waits; the loser's ticket is cancelled."""
+    settings = DeskSettings(session="now", endpoints=("tcp://x",), content="", lease_seconds=60.0)
+    desk = Desk(PLAN, Leases(DoneIds(), target=100, window=4, in_order=True), settings)
+    for worker in (A, B):
+        _join(desk, worker)
+        desk.handle(worker, WorkerHeartbeat(**STAMP, idle_seconds=0.0, batch_seconds=1.0), None, 0.0)
+        desk.handle(worker, Ready(**STAMP, credit=2), None, 0.0)
+    _send_group(desk, B, 2, 1.0)
+    assert [message for _, message in desk.tick(2.0) if isinstance(message, Tickets)] == []
+    [(worker, tickets)] = [out for out in desk.tick(2.1) if isinstance(out[1], Tickets)]
+    assert isinstance(tickets, Tickets)
+    assert (worker, [ticket.group_id for ticket in tickets.tickets]) == (B, [0])
+    assert desk.issued_again == 1
+    assert (A, Cancel(**STAMP, group_ids=(0,))) in _send_group(desk, B, 0, 2.5)
+    _send_group(desk, A, 0, 3.0)
+    assert desk.refused["duplicate"] == 1
+    assert [group.group_id for group in desk.arrivals] == [2, 0]

@@ -12,7 +12,18 @@ from protocol import PROTOCOL_VERSION
 from protocol.errors import UserError
 from protocol.frames import decode_from_trainer, encode
 from protocol.generation import GenerationSpec
-from protocol.messages import Equipped, Failed, Hello, Ready, Reject, Stop, Tickets, TrainerMessage, Welcome
+from protocol.messages import (
+    Bye,
+    Equipped,
+    Failed,
+    Hello,
+    Ready,
+    Reject,
+    Stop,
+    Tickets,
+    TrainerMessage,
+    Welcome,
+)
 from protocol.payload import describe_images
 from protocol.sockets import connect_dealer
 from protocol.tickets import Ticket
@@ -108,6 +119,33 @@ def test_groups_flow_and_training_lets_more_come(feed: Feed, worker: HandWorker)
     assert [t.group_id for t in worker.hear(Tickets).tickets] == [8, 9, 10]
     status = feed.status()
     assert (status.workers, status.groups_received, status.leased) == (1, 8, 3)
+
+
+def test_the_status_tells_who_came_who_left_and_how_long_a_ticket_has_been_out(
+    feed: Feed, worker: HandWorker
+) -> None:
+    """The facts that a stall is found from: nobody yet, one without an engine, one that draws, one gone."""
+    status = feed.status()
+    assert (status.joined, status.connected, status.heard_seconds_ago) == (0, 0, None)
+    worker.say(Hello(run="", session="", protocol=PROTOCOL_VERSION, worker="w", device="cpu", weights="d"))
+    worker.hear(Welcome)
+    status = feed.status()
+    assert (status.joined, status.connected, status.workers) == (1, 1, 0)
+    worker.say(Equipped(**STAMP, content="c", engine="e", batch_images=4))
+    worker.say(Ready(**STAMP, credit=1))
+    worker.hear(Tickets)
+    time.sleep(0.2)
+    status = feed.status()
+    assert (status.workers, status.leased) == (1, 1)
+    assert 0.2 <= status.oldest_lease_seconds < 5
+    assert status.heard_seconds_ago is not None
+    worker.say(Bye(**STAMP, returned=(0,)))
+    deadline = time.monotonic() + 10
+    while feed.status().connected and time.monotonic() < deadline:
+        time.sleep(0.05)
+    status = feed.status()
+    assert (status.joined, status.connected, status.left_silently) == (1, 0, False)
+    assert (status.leased, status.oldest_lease_seconds) == (0, 0.0)
 
 
 def test_garbage_does_not_hurt_the_feed(feed: Feed, worker: HandWorker) -> None:

@@ -147,6 +147,59 @@ def test_training_a_group_that_never_came_is_a_bug() -> None:
         leases.train([0])
 
 
+def _in_order(window: int = 8) -> Leases:
+    return Leases(DoneIds(), target=100, window=window, in_order=True)
+
+
+def test_a_late_head_that_others_wait_for_is_issued_to_a_second_worker() -> None:
+    """Only to one, after its holder's patience, and once a later group has come; the first copy wins."""
+    leases = _in_order()
+    assert leases.issue(A, 2, 0.0, [A, B]) == [0, 1]
+    assert leases.issue(B, 2, 0.0, [A, B]) == [2, 3]
+    assert leases.issue_head_again(B, 9.0, {A: 2.0}) == [], "nothing waits for it yet"
+    leases.receive(2)
+    assert leases.issue_head_again(B, 2.0, {A: 2.0}) == []
+    assert leases.issue_head_again(A, 9.0, {A: 2.0}) == [], "not to the one that has it"
+    assert leases.issue_head_again(B, 9.0, {}) == [], "nobody knows how long A takes"
+    assert leases.issue_head_again(B, 2.1, {A: 2.0}) == [0]
+    assert leases.issue_head_again(b"c", 9.0, {A: 2.0, B: 2.0}) == [], "two holders are enough"
+    assert leases.holders(0) == [A, B]
+    assert leases.receive(0) is Received.ACCEPTED
+    assert leases.receive(0) is Received.DUPLICATE
+    assert (leases.held(A), leases.held(B)) == (1, 1)
+    assert leases.issue_head_again(B, 9.0, {A: 2.0}) == [1], "the next id is the head now"
+
+
+def test_a_head_held_twice_waits_for_no_third_worker_when_one_dies() -> None:
+    """It goes back to the queue only when nobody has it."""
+    leases = _in_order(window=3)
+    leases.issue(A, 2, 0.0, [A, B])
+    leases.issue(B, 1, 0.0, [A, B])
+    leases.receive(2)
+    assert leases.issue_head_again(B, 9.0, {A: 2.0}) == [0]
+    leases.lose_worker(A)
+    assert leases.issue(b"c", 9, 9.0, [B, b"c"]) == [1]
+    leases.lose_worker(B)
+    assert leases.issue(b"c", 9, 9.0, [b"c"]) == [0]
+
+
+def test_in_arrival_order_nothing_is_issued_twice() -> None:
+    """No batch waits for a certain group."""
+    leases = _leases()
+    leases.issue(A, 2, 0.0, [A, B])
+    leases.receive(1)
+    assert leases.issue_head_again(B, 99.0, {A: 2.0}) == []
+
+
+def test_in_order_an_early_group_takes_no_room_that_a_lower_one_needs() -> None:
+    """A window full of groups that no batch can take would stand still for ever."""
+    leases = _in_order(window=3)
+    assert leases.receive(3) is Received.UNWANTED
+    assert leases.receive(2) is Received.ACCEPTED
+    assert leases.receive(1) is Received.ACCEPTED
+    assert leases.issue(A, 9, 0.0, [A]) == [0]
+
+
 class LeaseModel(RuleBasedStateMachine):
     """Random events; the model keeps only which ids were received, trained and dead."""
 
@@ -232,3 +285,23 @@ class LeaseModel(RuleBasedStateMachine):
 
 LeaseModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 test_lease_model = LeaseModel.TestCase
+
+
+class InOrderLeaseModel(LeaseModel):
+    """The same, with heads issued a second time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leases = Leases(DoneIds(3, [5, 9]), target=12, window=5, in_order=True)
+
+    @rule(worker=LeaseModel.workers)
+    def issue_again(self, worker: bytes) -> None:
+        if worker in self.alive:
+            waiting = self.received
+            for group_id in self.leases.issue_head_again(worker, self.now, dict.fromkeys(self.alive, 1.0)):
+                assert group_id < max(waiting)
+                assert len(self.leases.holders(group_id)) == 2
+
+
+InOrderLeaseModel.TestCase.settings = LeaseModel.TestCase.settings
+test_in_order_lease_model = InOrderLeaseModel.TestCase

@@ -20,11 +20,20 @@ def _config(**sections: Any) -> TrainerConfig:
         ({"stream": {"window_groups": 63}}, "window_groups >= train.batch_groups = 64, got 63"),
         ({"stream": {"ring_groups": 64, "max_reuse": 2}}, "16 x train.batch_groups = 1024, got 64"),
         ({"stream": {"reuse_gap": 16, "max_reuse": 2}}, r"(16 + 1) x 64 = 1088"),
+        (
+            {"stream": {"order": "ticket", "max_reuse": 24}},
+            "stream.max_reuse: impossible setting: expected train.batch_groups = 64 to be a multiple",
+        ),
+        (
+            {"stream": {"order": "ticket", "max_reuse": 4, "min_fresh": 0.3}},
+            "min_fresh <= 1 / max_reuse = 0.25, the fresh share in ticket order, got 0.3",
+        ),
+        ({"stream": {"order": "ticket", "max_reuse": 4, "ring_groups": 64}}, "= 1024, got 64"),
         ({"generation": {"views": 1}}, "at least 2 views"),
         ({"run": {"max_steps": 50}}, "warmup_steps < run.max_steps = 50"),
-        ({"stream": {"bind": "tcp://0.0.0.0:5755"}}, "a loopback address"),
-        ({"stream": {"bind": "tcp://*:5755"}}, "a loopback address"),
-        ({"stream": {"bind": "tcp://example.org:5755"}}, "a loopback address"),
+        ({"stream": {"bind": "tcp://0.0.0.0:5755"}}, "keys or a loopback address"),
+        ({"stream": {"bind": "tcp://*:5755"}}, "keys or a loopback address"),
+        ({"stream": {"bind": "tcp://example.org:5755"}}, "keys or a loopback address"),
     ],
 )
 def test_impossible_settings_are_refused(sections: dict[str, Any], words: str) -> None:
@@ -42,7 +51,10 @@ def test_impossible_settings_are_refused(sections: dict[str, Any], words: str) -
         {"stream": {"bind": "ipc:///tmp/x"}},
         {"stream": {"bind": "tcp://localhost:*"}},
         {"stream": {"bind": "tcp://0.0.0.0:5755", "insecure_bind": True}},
+        {"stream": {"bind": "tcp://0.0.0.0:5755", "keys": "keys"}},
         {"stream": {"window_groups": 64}},
+        {"stream": {"order": "ticket"}},
+        {"stream": {"order": "ticket", "max_reuse": 64, "reuse_gap": 15, "min_fresh": 0.01}},
     ],
 )
 def test_possible_settings_pass(sections: dict[str, Any]) -> None:

@@ -10,10 +10,10 @@ from protocol.generation import GenerationSpec
 from trainer.batch import Batch, DrawnGroup
 from trainer.captions import Captions
 from trainer.errors import StopRequestedError
-from trainer.feed.feed import FeedStatus
 from trainer.plan import Plan
 from trainer.sources.online import OnlineSource
 from trainer.sources.ring import Ring
+from trainer.stall import Want
 
 PLAN = Plan(Captions([f"c{i}" for i in range(50)]), 0, GenerationSpec(views=2, size=8))
 
@@ -32,7 +32,7 @@ def _group(group_id: int) -> DrawnGroup:
 
 
 class ScriptedFeed:
-    """Delivers what the test puts in; `wait` stands for the time in which `on_wait` may add more."""
+    """Delivers what the test puts in; `wait` stands for the time in which one more comes."""
 
     def __init__(self) -> None:
         self.ready: list[DrawnGroup] = []
@@ -55,8 +55,24 @@ class ScriptedFeed:
     def trained(self, group_ids: list[int]) -> None:
         self.freed += group_ids
 
-    def status(self) -> FeedStatus:
-        raise NotImplementedError
+    def dead_letters(self) -> dict[int, str]:
+        return {}
+
+
+class Notes:
+    """Keeps what a watch is told; may ask for a stop at the first word."""
+
+    def __init__(self, stop: threading.Event | None = None) -> None:
+        self.told: list[Want | bool] = []
+        self._stop = stop
+
+    def waiting(self, want: Want) -> None:
+        self.told.append(want)
+        if self._stop:
+            self._stop.set()
+
+    def over(self, *, goes_on: bool = True) -> None:
+        self.told.append(goes_on)
 
 
 def _source(feed: ScriptedFeed, *, max_reuse: int = 3, gap: int = 1, min_fresh: int = 0) -> OnlineSource:
@@ -119,12 +135,26 @@ def test_a_stop_ends_the_wait_and_keeps_what_had_come() -> None:
     feed = ScriptedFeed()
     stop = threading.Event()
     ring = Ring(capacity=64, max_reuse=1, reuse_gap=1, seed=0)
-    source = OnlineSource(
-        feed, ring, batch_groups=4, min_fresh_groups=4, stop=stop, on_wait=lambda s: stop.set()
-    )
+    notes = Notes(stop)
+    source = OnlineSource(feed, ring, batch_groups=4, min_fresh_groups=4, stop=stop, watch=notes)
     with pytest.raises(StopRequestedError):
         source.next_batch(1)
     assert feed.freed == []
+    assert notes.told == [Want(step=1, needed=4, fresh=0, min_fresh=4), False]
+
+
+def test_the_watch_learns_what_is_missing_and_why_the_ring_does_not_help() -> None:
+    """Some were used a step ago, the others for the last time; then the wait is over."""
+    feed, notes = ScriptedFeed(), Notes()
+    ring = Ring(capacity=64, max_reuse=2, reuse_gap=2, seed=0)
+    source = OnlineSource(feed, ring, batch_groups=4, min_fresh_groups=0, stop=threading.Event(), watch=notes)
+    batches = _run(source, feed, [4, 4, 4, 0])
+    assert notes.told == [True] * 4, "nothing to wait for: three fresh batches, then the first again"
+    assert batches[3].uses == (2,) * 4
+    feed.deliver(3)
+    ring.used([(group, 2) for group in batches[1].groups], 4)
+    source.next_batch(5)
+    assert notes.told[4:] == [Want(step=5, needed=4, fresh=3, barred=12), True]
 
 
 def test_a_full_ring_drops_the_most_used_then_the_oldest() -> None:

@@ -129,3 +129,25 @@ def test_last_evaluation_stays_on_the_line() -> None:
     clock.now = 1.0
     progress.update({"step": 2})
     assert "R@10 50.0%" in on_screen(stream.getvalue())[-1]
+
+
+def test_a_stall_stands_behind_the_step_until_it_is_over() -> None:
+    """On a terminal at once; time left is still counted from the first trained step."""
+    stream, clock = Terminal(), Clock()
+    progress = Progress(1000, stream, clock=clock)
+    progress.stall("stands still: no worker yet", 900)
+    assert on_screen(stream.getvalue()) == ["step 900/1000 90% · stands still: no worker yet"]
+    clock.now = 50.0
+    progress.stall("", 900)
+    assert on_screen(stream.getvalue()) == ["step 900/1000 90%"]
+    progress.update({"step": 901})
+    clock.now = 60.0
+    progress.update({"step": 911})
+    assert on_screen(stream.getvalue()) == ["step 911/1000 91% · 1m29s left"]
+
+
+def test_a_stall_writes_no_progress_line_elsewhere() -> None:
+    """A log file gets the line that is said, and nothing twice."""
+    stream = io.StringIO()
+    Progress(1000, stream, clock=Clock()).stall("stands still: drawing", 3)
+    assert stream.getvalue() == ""

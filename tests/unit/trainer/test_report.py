@@ -169,3 +169,11 @@ def test_ticks_are_few_round_and_cover_the_range(low: float, length: float) -> N
     assert ticks[0] > low - step - slack
     assert float(f"{step:.0e}") == pytest.approx(step, rel=1e-3)
     assert f"{step:.0e}"[0] in "125"
+
+
+def test_a_run_in_ticket_order_says_that_its_losses_repeat(tmp_path: Path) -> None:
+    """In arrival order they don't, and the page says that."""
+    (tmp_path / "run.json").write_text(json.dumps({"stream": {"order": "ticket"}}))
+    assert "the losses repeat as well" in write_report(tmp_path).read_text("utf-8")
+    (tmp_path / "run.json").write_text(json.dumps({"stream": {}}))
+    assert "depends on when they arrive" in write_report(tmp_path).read_text("utf-8")

@@ -1,0 +1,114 @@
+"""Says which side is blocked while the trainer stands still: on stderr, in the progress line, in the metrics.
+
+source ─Want→ ┐
+feed ─status→ ├ diagnose (stall.py) → StallTimer ─now and then→ a line, a row of metrics
+checkpoint ─→ ┘
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from trainer.feed.feed import FeedStatus
+from trainer.stall import Stall, Want, diagnose, explain
+from trainer.stall_timer import StallTimer
+
+CHECKPOINT_LOOK_SECONDS = 1.0
+
+
+class Shows(Protocol):
+    """What this needs of the progress line."""
+
+    def say(self, text: str) -> None:
+        """Prints a full line."""
+
+    def stall(self, text: str, step: int) -> None:
+        """Shows why the run stands still after that step, or that it does not, when empty."""
+
+
+class StallWatch:
+    """Called by the source as it waits, and by the loop around a checkpoint."""
+
+    def __init__(
+        self,
+        status: Callable[[], FeedStatus],
+        endpoint: str,
+        progress: Shows,
+        write: Callable[[dict[str, Any]], None],
+        *,
+        timer: StallTimer | None = None,
+    ) -> None:
+        """`write` takes a row of metrics.jsonl."""
+        self._status = status
+        self._endpoint = endpoint
+        self._progress = progress
+        self._write = write
+        self._timer = timer or StallTimer()
+        self._last_want = Want(step=1, needed=0, fresh=0)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Stood still since the start of this process, by reason."""
+        return dict(self._timer.seconds)
+
+    def waiting(self, want: Want) -> None:
+        """The source can't form a batch; to be called several times a second while that is so."""
+        status = self._status()
+        self._last_want = want
+        self._look(diagnose(want, status), status)
+
+    def over(self, *, goes_on: bool = True) -> None:
+        """What the trainer stood still for has come, or it was asked to stop."""
+        lasted = self._timer.lasted
+        if self._timer.over():
+            self._progress.stall("", self._last_want.step - 1)
+            if goes_on:
+                self._progress.say(f"goes on after {lasted:.0f} s")
+
+    @contextmanager
+    def writing_checkpoint(self, step: int) -> Iterator[None]:
+        """While the caller writes the checkpoint of that step, a thread looks at the clock in its place."""
+        self._last_want = Want(step=step + 1, needed=0, fresh=0)
+        written = threading.Event()
+        looker = threading.Thread(
+            target=self._look_until, args=(written,), name="checkpoint-clock", daemon=True
+        )
+        self._look(Stall.CHECKPOINT, self._status())
+        looker.start()
+        try:
+            yield
+        finally:
+            written.set()
+            looker.join()  # from here on the caller's thread is alone with metrics and progress again
+            self.over()
+
+    def _look_until(self, written: threading.Event) -> None:
+        while not written.wait(CHECKPOINT_LOOK_SECONDS):
+            self._look(Stall.CHECKPOINT, self._status())
+
+    def _look(self, stall: Stall, status: FeedStatus) -> None:
+        if not self._timer.blocked(stall):
+            return
+        want, seconds = self._last_want, self._timer.lasted
+        because = explain(stall, want, status, self._endpoint)
+        self._progress.stall(f"stands still: {stall.value.replace('_', ' ')}", want.step - 1)
+        self._progress.say(f"step {want.step} has waited {seconds:.0f} s ({stall.value}): {because}")
+        self._write(
+            {
+                "step": want.step - 1,
+                "time": time.time(),
+                "stall": stall.value,
+                "stall_seconds": seconds,
+                "stalls": self.seconds,
+                "workers": status.workers,
+                "connected_workers": status.connected,
+                "heard_seconds_ago": status.heard_seconds_ago,
+                "leased_groups": status.leased,
+                "oldest_lease_seconds": status.oldest_lease_seconds,
+                "fresh_groups": want.fresh,
+                "needed_groups": want.needed,
+                "refused": status.refused,
+            }
+        )

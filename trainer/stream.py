@@ -1,0 +1,110 @@
+"""The live stream of a run: the feed that workers join, and the source on it, in the order that was chosen.
+
+arrival: ids that are not done → feed → OnlineSource with an empty ring
+ticket:  ring of the checkpoint, then new ids → feed → TicketOrderSource, which waits for that ring first
+"""
+
+import secrets
+import threading
+
+from protocol.errors import UserError
+from protocol.keys import TrainerKeys
+from trainer import limits
+from trainer.checkpoint import TrainedState
+from trainer.composition import Composition
+from trainer.config import TrainerConfig
+from trainer.done import DoneIds
+from trainer.feed.desk import Desk, DeskSettings
+from trainer.feed.feed import Feed
+from trainer.feed.leases import Leases
+from trainer.plan import Plan
+from trainer.sources.online import OnlineSource
+from trainer.sources.ring import Ring
+from trainer.sources.source import Source
+from trainer.sources.ticket_order import TicketOrderSource
+from trainer.sources.wait import Watch
+
+
+def open_feed(config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None) -> Feed:
+    """Binds the socket; nobody is answered until `start`, and with `keys` only admitted workers."""
+    leases = _leases(config, state)
+
+    def make_desk(bound: str) -> Desk:
+        settings = DeskSettings(
+            session=secrets.token_hex(8),
+            endpoints=(config.stream.advertise or bound,),
+            content=state.content,
+            lease_seconds=config.stream.lease_seconds,
+        )
+        return Desk(plan, leases, settings)
+
+    return Feed(make_desk, config.stream.bind, keys)
+
+
+def open_source(
+    config: TrainerConfig, feed: Feed, state: TrainedState, stop: threading.Event, watch: Watch
+) -> Source:
+    """What the loop takes its batches from."""
+    if config.stream.order == "ticket":
+        return TicketOrderSource(feed, composition(config), step=state.step, stop=stop, watch=watch)
+    ring = Ring(
+        capacity=limits.ring_groups(config),
+        max_reuse=config.stream.max_reuse,
+        reuse_gap=config.stream.reuse_gap,
+        seed=config.run.seed,
+    )
+    return OnlineSource(
+        feed,
+        ring,
+        batch_groups=config.train.batch_groups,
+        min_fresh_groups=limits.min_fresh_groups(config),
+        stop=stop,
+        watch=watch,
+    )
+
+
+def composition(config: TrainerConfig) -> Composition:
+    """The rule of ticket order with the run's settings, which `limits.check` has found possible."""
+    batch = config.train.batch_groups
+    return Composition(
+        batch_groups=batch,
+        reuse=config.stream.max_reuse,
+        ring_batches=max(1, limits.ring_groups(config) // batch),
+        gap=config.stream.reuse_gap,
+        seed=config.run.seed,
+    )
+
+
+def check_order(config: TrainerConfig, state: TrainedState, where: str) -> None:
+    """Raises UserError where ticket order can't go on from what was trained: another order or other settings
+    would have trained on other groups."""
+    if config.stream.order == "arrival" or state.step == 0:
+        return
+    rule = composition(config)
+    new_ids, ring = rule.new_ids(state.step), rule.ring(state.step)
+    if state.order != "ticket" or (state.done_low, state.done_above, state.ring) != (new_ids, (), ring):
+        raise UserError(
+            "run can't go on in ticket order",
+            expected=f"ticket order: {new_ids} groups done after {state.step} steps, {len(ring)} in the ring",
+            got=f"{state.order} order, {state.done_low} done, {len(state.ring)} in the ring, or other groups",
+            where=where,
+            mend="restore order, max_reuse, reuse_gap, ring_groups and batch_groups, or choose another"
+            " --run.name",
+        )
+
+
+def _leases(config: TrainerConfig, state: TrainedState) -> Leases:
+    done = DoneIds(state.done_low, state.done_above)
+    target = (config.run.max_steps - state.step) * config.train.batch_groups
+    if config.stream.order == "ticket":
+        rule = composition(config)
+        again = {group_id for group_id, _, _ in rule.ring(state.step)}
+        low = min(again, default=state.done_low)
+        done = DoneIds(low, [i for i in range(low, state.done_low) if i not in again])
+        target = len(again) + rule.new_ids(config.run.max_steps) - state.done_low
+    return Leases(
+        done,
+        target=target,
+        window=limits.window_groups(config),
+        in_order=config.stream.order == "ticket",
+    )
