@@ -1,6 +1,6 @@
 """Which picture a noise stands for: the rule that the generator is taught.
 
-    noise ──means of quarters──> 16 numbers in [0, 1] ─┬─ 2: mixture of the styles ──┐
+    noise ──means of channels──> 16 numbers in [0, 1] ─┬─ 2: mixture of the styles ──┐
     name ─────────────────────────> its drawings ──────┴─────────────────────────────┴─> drawing ──┐
                                                          12: placement, background ────────────────┴─> picture
 
@@ -16,22 +16,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from placements import NUMBERS, Drawings, backgrounds_of, compose, premultiply, transforms_of
 from torch import Tensor
 
 STYLES = ("noto", "twemoji", "fluent")
 
 
-def quarter_means(noise: Tensor) -> Tensor:
-    """(N, 4, 16, 16) normal noise -> (N, 16) independent numbers, standard normal."""
-    side = noise.shape[-1] // 2
-    return side * F.avg_pool2d(noise, side).flatten(1)
+def channel_means(noise: Tensor) -> Tensor:
+    """(N, 16, 8, 8) normal noise -> (N, 16) independent numbers, standard normal."""
+    return noise.shape[-1] * noise.mean((2, 3))
 
 
 def uniforms(noise: Tensor) -> Tensor:
-    """(N, 4, 16, 16) normal noise -> (N, 16) independent numbers, uniform in [0, 1]."""
-    return torch.special.ndtr(quarter_means(noise))
+    """(N, 16, 8, 8) normal noise -> (N, 16) independent numbers, uniform in [0, 1]."""
+    return torch.special.ndtr(channel_means(noise))
 
 
 def mixtures(uniform: Tensor) -> Tensor:
@@ -49,7 +47,7 @@ class Looks:
     """(names, 3, 4, 64, 64) uint8 RGBA, premultiplied; a style that lacks a name has the others' mean."""
 
     def pictures(self, rows: Tensor, noise: Tensor, spread: float = 1.0) -> Tensor:
-        """(N, 3, 64, 64) float32 in [-1, 1]: the pictures of names `rows` and (N, 4, 16, 16) noises.
+        """(N, 3, 64, 64) float32 in [-1, 1]: the pictures of names `rows` and (N, 16, 8, 8) noises.
 
         A spread below 1 draws placements in towards full size, upright, in the middle.
         """

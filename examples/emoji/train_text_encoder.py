@@ -1,9 +1,9 @@
 """Teach the text encoder what things look like before any diffusion: names to codes of their drawings.
 
-    names ──drop words──> tokens ──text encoder──> the last 16 states ──linear──> 4x4 codes ┐
-    drawings ──4x4 patches, all styles side by side──> principal components ────────────────┴─ squared error
+    names ──drop words──> tokens ──text encoder──> the last 64 states ──linear──> 8x8 codes ┐
+    drawings ──8x8 patches, all styles side by side──> principal components ────────────────┴─ squared error
 
-State 8 + p tells what patch p of the drawing looks like: CLIP's text encoder is causal and padded to 24
+State 13 + p tells what patch p of the drawing looks like: CLIP's text encoder is causal and padded to 77
 tokens, so its last states have seen the whole of all but the longest names. The UNet that is trained after
 this needs to learn one map from looks to pictures, in whatever place, not 1,911 symbols.
 
@@ -28,9 +28,9 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 STYLES = ("noto", "twemoji", "fluent")
 WORD_DROPOUT = 0.1
-CODE = 64
-GRID = 4
-"""Patches a side: 16x16 pixels each."""
+CODE = 48
+GRID = 8
+"""Patches a side: 8x8 pixels each."""
 LOOK_CODE = 128
 """Length of the code of a whole drawing, which the judges start from."""
 
@@ -65,7 +65,7 @@ def look_codes(drawings: Drawings) -> tuple[list[str], Tensor]:
 
 
 def patch_codes(drawings: Drawings) -> tuple[list[str], Tensor]:
-    """The names and their (names, 16, 64) codes of patches, row by row; a style that lacks a name counts as
+    """The names and their (names, 64, 48) codes of patches, row by row; a style that lacks a name counts as
     the mean of those that have it."""
     small = F.avg_pool2d(premultiply(drawings.images), 2)
     names, means = mean_by_name(drawings, small)
@@ -83,8 +83,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=1400)
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--work", type=Path, default=HERE / "work")

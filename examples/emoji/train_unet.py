@@ -2,7 +2,7 @@
 
     noise, name ──coupling.py──> picture ──VAE encoder──> latents ──────────────┐
       └───────────────> UNet at timestep 999 ──> -v ────────────────────────────┴─> smooth L1
-    name ──text encoder──> states ──┘ └─ middle ──linear readers──> numbers, looks, latents ──> more losses
+    name ──text encoder──> states ──┘ └─ inside ──linear readers──> numbers, looks, latents ──> more losses
 
 The schedule has no signal at timestep 999, so that there the latents that v names are -v. The readers serve
 training only: without them the UNet finds out one after the other what matters. Placements begin small and
@@ -24,10 +24,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from checkpoints import load_checkpoint, save_checkpoint
-from coupling import STYLES, Looks, load_looks, quarter_means
+from coupling import STYLES, Looks, load_looks, channel_means
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from models import (
+    LATENT_CHANNELS,
+    LATENT_SIZE,
     Average,
     build_text_encoder,
     build_unet,
@@ -57,9 +59,9 @@ class Data:
 
     looks: Looks
     states: Tensor
-    """(names + 1, 24, width) states of the text encoder; the last row is the empty caption's."""
+    """(names + 1, 77, width) states of the text encoder; the last row is the empty caption's."""
     codes: Tensor
-    """(names + 1, 64, 4, 4) codes of patches; the last row is 0."""
+    """(names + 1, 48, 8, 8) codes of patches; the last row is 0."""
     vae: AutoencoderTiny
     generator: torch.Generator
     spread: float = 1.0
@@ -67,10 +69,11 @@ class Data:
 
     @torch.no_grad()
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(count, 4, 16, 16) noise, the latents of its picture, (count, 24, width) states, and codes."""
+        """(count, 16, 8, 8) noise, the latents of its picture, (count, 77, width) states, and codes."""
         device, names = self.generator.device, len(self.looks.names)
         rows = torch.randint(names, (count,), generator=self.generator, device=device)
-        noise = torch.randn(count, 4, 16, 16, generator=self.generator, device=device)
+        shape = (count, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+        noise = torch.randn(shape, generator=self.generator, device=device)
         images = self.looks.pictures(rows, noise, self.spread).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
             latents = self.vae.encoder(images).float()
@@ -81,7 +84,7 @@ class Data:
 
 @torch.no_grad()
 def text_states(work: Path, names: list[str], device: torch.device) -> Tensor:
-    """(names + 1, 24, width) states of all names, and of the empty caption."""
+    """(names + 1, 77, width) states of all names, and of the empty caption."""
     tokenizer = load_tokenizer(work / "tokenizer")
     encoder = build_text_encoder(tokenizer).eval()
     load_checkpoint(work / "text_encoder", {"text_encoder": encoder})
@@ -128,35 +131,35 @@ def build_trained_unet(initial: Path | None, device: torch.device) -> UNet2DCond
 
 
 class Reader(nn.Module):
-    """Linear readers of the UNet on its way up, so that it need not find out by itself what matters.
+    """Linear readers of the UNet, so that it need not find out by itself what matters.
 
-    Its middle has to tell the numbers of the noise, what the patches of the drawing look like, and the
-    picture's latents; the block after it the latents once more.
+    The way down has to tell, everywhere, the numbers of the noise, and what the drawing looks like there; the
+    middle the picture's latents.
     """
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         width = unet.config.block_out_channels[-1]
-        self.numbers = nn.Linear(width * GRID * GRID, 16)
-        self.patches = nn.Conv2d(width, CODE, 1)
-        self.coarse = nn.Sequential(nn.Conv2d(width, 4 * 16, 1), nn.PixelShuffle(4))
-        self.finer = nn.Sequential(nn.Conv2d(width, 4 * 4, 1), nn.PixelShuffle(2))
+        self.down = nn.Conv2d(width, LATENT_CHANNELS + CODE, 1)
+        self.middle = nn.Conv2d(width, LATENT_CHANNELS, 1)
         self._outputs: list[Tensor] = []
-        for block in (unet.mid_block, unet.up_blocks[0]):
-            block.register_forward_hook(lambda module, inputs, output: self._outputs.append(output))
+        unet.down_blocks[-1].register_forward_hook(
+            lambda module, inputs, output: self._outputs.append(output[0])
+        )
+        unet.mid_block.register_forward_hook(lambda module, inputs, output: self._outputs.append(output))
 
     def loss(self, numbers: Tensor, codes: Tensor, latents: Tensor) -> Tensor:
-        """(4,) errors of the evaluation before: of the numbers and the codes squared, of the latents as the
+        """(3,) errors of the evaluation before: of the numbers and the codes squared, of the latents as the
         UNet's own are counted.
         """
-        middle, above = (output.float() for output in self._outputs)
+        down, middle = (output.float() for output in self._outputs)
         self._outputs.clear()
+        told, looks = self.down(down).split([LATENT_CHANNELS, CODE], dim=1)
         return torch.stack(
             [
-                F.mse_loss(self.numbers(middle.flatten(1)), numbers),
-                F.mse_loss(self.patches(middle), codes),
-                F.smooth_l1_loss(self.coarse(middle), latents, beta=BETA),
-                F.smooth_l1_loss(self.finer(above), latents, beta=BETA),
+                F.mse_loss(told, numbers[:, :, None, None].expand_as(told)),
+                F.mse_loss(looks, codes),
+                F.smooth_l1_loss(self.middle(middle), latents, beta=BETA),
             ]
         )
 
@@ -169,9 +172,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=float, default=math.inf, help="minutes after which training ends anyway"
     )
-    parser.add_argument(
-        "--spread-steps", type=int, default=8000, help="steps after which placements are spread fully"
-    )
+    parser.add_argument("--spread", type=float, default=0.5, help="of placements, in the end")
+    parser.add_argument("--spread-steps", type=int, default=3000, help="steps after which it is reached")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=1)
@@ -215,14 +217,15 @@ def main() -> None:
         # Steps and minutes share one schedule, so that a slow machine still ends with a small learning rate.
         progress = max(step / arguments.steps, (seconds + elapsed) / (60 * arguments.budget))
         optimizer.param_groups[0]["lr"] = learning_rate(progress, step, arguments.lr)
-        data.spread = min(1.0, LEAST_SPREAD + (1 - LEAST_SPREAD) * step / max(1, arguments.spread_steps))
+        grown = min(1.0, step / max(1, arguments.spread_steps))
+        data.spread = LEAST_SPREAD + (arguments.spread - LEAST_SPREAD) * grown
         noise, latents, states, codes = data.draw(arguments.batch)
         with torch.autocast(device.type, torch.bfloat16):
             v = unet(noise.contiguous(memory_format=torch.channels_last), times, states).sample.float()
         loss = F.smooth_l1_loss(-v, latents, beta=BETA)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
-        reading = reader.loss(quarter_means(noise), codes, latents)
+        reading = reader.loss(channel_means(noise), codes, latents)
         optimizer.zero_grad()
         (loss + READING_WEIGHT * reading.sum()).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
