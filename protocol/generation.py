@@ -19,7 +19,7 @@ class GenerationSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             description="guidance scales; one is drawn from the list for each group",
         ),
     ] = (2.0,)
-    sampler: Annotated[str, Meta(max_length=32, description="denoising rule: lcm or ddim")] = "lcm"
+    sampler: Annotated[str, Meta(max_length=32, description="denoising rule: lcm or ddim")] = "ddim"
     negative_prompt: Annotated[
         str,
         Meta(

@@ -1,7 +1,6 @@
 """Write the trained parts as a diffusers pipeline folder, replaced whole by a rename.
 
-    python examples/emoji/export.py                   # the distilled student
-    python examples/emoji/export.py --weights teacher # the teacher, for looking at it
+    python examples/emoji/export.py
 
 The folder loads with `StableDiffusionPipeline.from_pretrained(folder)`; the model card beside this file is
 copied in.
@@ -24,14 +23,13 @@ OUTPUT = HERE.parents[1] / "generator_service" / "embedded" / "model"
 MAX_BYTES = 40_000_000
 
 
-def build_pipeline(work: Path, weights: str) -> StableDiffusionPipeline:
-    """The pipeline of `work`'s checkpoints in float32; `weights` is 'student' or 'teacher'."""
+def build_pipeline(work: Path) -> StableDiffusionPipeline:
+    """The pipeline of `work`'s checkpoints in float32, with the UNet's average."""
     tokenizer = load_tokenizer(work / "tokenizer")
     vae, unet, text_encoder = build_vae(), build_unet(), build_text_encoder(tokenizer)
     load_checkpoint(work / "vae", {"vae": vae})
-    load_checkpoint(work / "unet", {"unet_average": unet, "text_encoder_average": text_encoder})
-    if weights == "student":
-        load_checkpoint(work / "lcm", {"unet_average": unet})
+    load_checkpoint(work / "text_encoder", {"text_encoder": text_encoder})
+    load_checkpoint(work / "unet", {"unet_average": unet})
     return StableDiffusionPipeline(
         vae=vae.eval(),
         text_encoder=text_encoder.eval(),
@@ -83,7 +81,6 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", choices=("student", "teacher"), default="student")
     parser.add_argument("--work", type=Path, default=HERE / "work")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     return parser.parse_args()
@@ -91,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    size = save(build_pipeline(arguments.work, arguments.weights), arguments.output)
+    size = save(build_pipeline(arguments.work), arguments.output)
     print(f"{arguments.output}: {size / 1e6:.1f} MB of weights")
 
 

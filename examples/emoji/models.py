@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, LCMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-LATENT_SIZE = 16
-TEXT_WIDTH = 128
-GUIDANCE_WIDTH = 128
-"""Width of the guidance embedding (`time_cond_proj_dim`)."""
+LATENT_SIZE, LATENT_CHANNELS = 8, 16
+TEXT_WIDTH = 192
 
 
 def resolve_device(name: str) -> torch.device:
@@ -20,28 +18,45 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def build_vae() -> AutoencoderTiny:
-    """64x64 RGB <-> 16x16x4: a light encoder (used in training only) and a heavier decoder."""
+def build_vae(levels: int = 4) -> AutoencoderTiny:
+    """64x64 RGB <-> 8x8x16: a light encoder (used in training only) and a heavier decoder.
+
+    `levels` = 3 makes the one that training begins with, 64x64 RGB <-> 16x16x4: see `grown`.
+    """
     return AutoencoderTiny(
-        encoder_block_out_channels=(32, 32, 32),
-        decoder_block_out_channels=(48, 48, 48),
-        num_encoder_blocks=(1, 2, 2),
-        num_decoder_blocks=(3, 2, 1),
-        latent_channels=4,
+        encoder_block_out_channels=(32,) * levels,
+        decoder_block_out_channels=(48,) * levels,
+        num_encoder_blocks=(1, 2, 2, 2)[:levels],
+        num_decoder_blocks=(3, 3, 2, 1)[-levels:],
+        latent_channels=4 if levels == 3 else LATENT_CHANNELS,
         scaling_factor=1.0,
         force_upcast=False,
     )
 
 
+def grown(smaller: AutoencoderTiny) -> AutoencoderTiny:
+    """A VAE of 4 levels that has all it can use of a trained one of 3: the layers next to the pixels."""
+    vae = build_vae()
+    for part, added in (("encoder", 0), ("decoder", 5)):
+        target = getattr(vae, part).layers.state_dict()
+        for name, value in getattr(smaller, part).layers.state_dict().items():
+            layer, rest = name.split(".", 1)
+            # Layer 0 of a decoder takes the latents, which are others now.
+            moved = f"{int(layer) + (added if int(layer) else 0)}.{rest}"
+            if moved in target and target[moved].shape == value.shape:
+                target[moved].copy_(value)
+    return vae
+
+
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Two causal transformer layers of CLIP's kind."""
+    """Three causal transformer layers of CLIP's kind."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=TEXT_WIDTH,
             intermediate_size=4 * TEXT_WIDTH,
             projection_dim=TEXT_WIDTH,
-            num_hidden_layers=2,
+            num_hidden_layers=3,
             num_attention_heads=4,
             max_position_embeddings=tokenizer.model_max_length,
             bos_token_id=tokenizer.bos_token_id,
@@ -52,37 +67,34 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Convolutions at 16x16, attention to the caption at 8x8 and 4x4, its pooled states, and an input
-    for the guidance scale.
+    """One resolution, 8x8, that of the caption's states, with attention to image and caption in every block.
+
+    Nothing is folded into channels on the way down that would have to be unfolded on the way up, which
+    nearest-neighbour upsampling can hardly learn.
     """
     unet = UNet2DConditionModel(
         sample_size=LATENT_SIZE,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(64, 128, 192),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(192,),
+        layers_per_block=2,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,
-        # Eight channels a group: with two, the norms take away most of what tells an image's mean colour.
-        norm_num_groups=8,
-        time_cond_proj_dim=GUIDANCE_WIDTH,
-        # The pooled caption also joins the timestep embedding: cross-attention alone learnt captions far
-        # too slowly.
+        # Few groups: with many, the norms take away most of what tells an image's mean colour.
+        norm_num_groups=4,
+        # The pooled caption also joins the timestep embedding.
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
     )
     nn.init.constant_(unet.add_embedding.norm2.weight, 0.3)
-    # At zero the guidance input changes nothing: the teacher is trained without it, the student starts from
-    # there.
-    nn.init.zeros_(unet.time_embedding.cond_proj.weight)
     return unet
 
 
-def build_scheduler() -> LCMScheduler:
+def build_scheduler() -> DDIMScheduler:
     """v-prediction on Stable Diffusion's schedule, rescaled so that the last step is noise alone."""
-    return LCMScheduler(
+    return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
@@ -90,16 +102,11 @@ def build_scheduler() -> LCMScheduler:
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
-        original_inference_steps=50,
-        # LCMScheduler ignores it; Stable Diffusion's pipeline warns at any other value.
+        # Latents reach well beyond 1.
+        clip_sample=False,
+        # Trailing spacing ignores it; Stable Diffusion's pipeline warns at any other value.
         steps_offset=1,
     )
-
-
-def signal_and_noise(scheduler: LCMScheduler, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(1000,) factors of the clean latents and of the noise at each timestep; squares sum to one."""
-    cumulative = scheduler.alphas_cumprod.double().clamp(0, 1).to(device)
-    return cumulative.sqrt().float(), (1 - cumulative).sqrt().float()
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -107,7 +114,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    """(N, 24) int64 token ids, padded and cut as Stable Diffusion's pipeline does it."""
+    """(N, 77) int64 token ids, padded and cut as Stable Diffusion's pipeline does it."""
     length = tokenizer.model_max_length
     return tokenizer(
         captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"

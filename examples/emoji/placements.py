@@ -24,6 +24,8 @@ EMBEDDED = Path(__file__).resolve().parents[2] / "trainer" / "embedded"
 SIZE = 64
 MIN_SCALE = 0.6
 MAX_DEGREES = 15.0
+NUMBERS = 12
+"""Numbers in [0, 1] that decide a placement: four of the drawing's, eight of the background's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +80,14 @@ def premultiply(images: Tensor) -> Tensor:
     return torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
 
 
-def draw_transforms(count: int, generator: torch.Generator) -> Tensor:
-    """(count, 2, 3) maps from output to drawing coordinates, both in [-1, 1], as affine_grid takes them."""
-    uniform = torch.rand(4, count, generator=generator, device=generator.device)
-    scale = MIN_SCALE + (1 - MIN_SCALE) * uniform[0]
-    angle = (2 * uniform[1] - 1) * math.radians(MAX_DEGREES)
+def transforms_of(uniform: Tensor) -> Tensor:
+    """(N, 4) numbers in [0, 1] -> (N, 2, 3) maps from output to drawing coordinates, both in [-1, 1], as
+    affine_grid takes them.
+    """
+    scale = MIN_SCALE + (1 - MIN_SCALE) * uniform[:, 0]
+    angle = (2 * uniform[:, 1] - 1) * math.radians(MAX_DEGREES)
     room = 1 - scale
-    shift_x, shift_y = (2 * uniform[2] - 1) * room, (2 * uniform[3] - 1) * room
+    shift_x, shift_y = (2 * uniform[:, 2] - 1) * room, (2 * uniform[:, 3] - 1) * room
     return transform(scale, angle, shift_x, shift_y)
 
 
@@ -96,32 +99,30 @@ def transform(scale: Tensor, angle: Tensor, shift_x: Tensor, shift_y: Tensor) ->
     return torch.stack([first, second], dim=1)
 
 
-def draw_backgrounds(count: int, generator: torch.Generator) -> Tensor:
-    """(count, 3, 64, 64) in [0, 1]: a third each of white, of one random colour, and of linear gradients."""
-    device = generator.device
-    ends = torch.rand(2, count, 3, 1, 1, generator=generator, device=device)
-    kind = torch.rand(count, generator=generator, device=device)
-    angle = torch.rand(count, 1, 1, generator=generator, device=device) * (2 * math.pi)
-    axis = torch.linspace(-1, 1, SIZE, device=device)
+def backgrounds_of(uniform: Tensor) -> Tensor:
+    """(N, 8) numbers in [0, 1] -> (N, 3, 64, 64) in [0, 1]: a third each of white, of one colour, and of
+    linear gradients.
+    """
+    kind, angle = uniform[:, 0], 2 * math.pi * uniform[:, 1].view(-1, 1, 1)
+    first, second = uniform[:, 2:5, None, None], uniform[:, 5:8, None, None]
+    axis = torch.linspace(-1, 1, SIZE, device=uniform.device)
     ramp = torch.cos(angle) * axis.view(1, 1, SIZE) + torch.sin(angle) * axis.view(1, SIZE, 1)
     mix = (0.5 + 0.5 * ramp).clamp(0, 1) * (kind > 2 / 3).view(-1, 1, 1)
-    backgrounds = torch.lerp(ends[0], ends[1], mix.unsqueeze(1))
+    backgrounds = torch.lerp(first, second, mix.unsqueeze(1))
     backgrounds[kind < 1 / 3] = 1.0
     return backgrounds
 
 
-def compose(images: Tensor, transforms: Tensor, backgrounds: Tensor) -> Tensor:
-    """Lay (N, 4, 64, 64) uint8 drawings over (N, 3, 64, 64) backgrounds -> (N, 3, 64, 64) float32 in
-    [-1, 1].
+def compose(premultiplied: Tensor, transforms: Tensor, backgrounds: Tensor) -> Tensor:
+    """Lay (N, 4, 64, 64) premultiplied drawings in [0, 1] over (N, 3, 64, 64) backgrounds -> (N, 3, 64, 64)
+    float32 in [-1, 1].
     """
-    grid = F.affine_grid(transforms, [len(images), 4, SIZE, SIZE], align_corners=False)
-    moved = F.grid_sample(
-        premultiply(images), grid, mode="bilinear", padding_mode="zeros", align_corners=False
-    )
+    grid = F.affine_grid(transforms, list(premultiplied.shape), align_corners=False)
+    moved = F.grid_sample(premultiplied, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return 2 * (moved[:, :3] + (1 - moved[:, 3:]) * backgrounds) - 1
 
 
 def place(images: Tensor, generator: torch.Generator) -> Tensor:
     """(N, 4, 64, 64) uint8 drawings -> (N, 3, 64, 64) float32 in [-1, 1], each placed at random."""
-    count = len(images)
-    return compose(images, draw_transforms(count, generator), draw_backgrounds(count, generator))
+    uniform = torch.rand(len(images), NUMBERS, generator=generator, device=generator.device)
+    return compose(premultiply(images), transforms_of(uniform[:, :4]), backgrounds_of(uniform[:, 4:]))

@@ -3,8 +3,8 @@
     python examples/emoji/restore.py
     python examples/emoji/train_unet.py --initial examples/emoji/work/initial_unet.safetensors
 
-Tokenizer, VAE and text encoder come back as they were; the UNet is the distilled student, from which a
-teacher trains on better than from nothing. Optimizer states start anew.
+Tokenizer, VAE and text encoder come back as they were; the UNet is the average of those on the way. Optimizer
+states start anew.
 """
 
 from __future__ import annotations

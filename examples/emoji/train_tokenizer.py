@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 START, END = "<|startoftext|>", "<|endoftext|>"
 # CLIP's own pattern: special tokens, contractions, words, single digits, punctuation.
 PATTERN = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
-MAX_LENGTH = 24
+MAX_LENGTH = 77
 """Tokens a caption, start and end included; longer ones are cut."""
 
 

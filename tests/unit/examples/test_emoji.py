@@ -25,12 +25,12 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_an_unmoved_opaque_drawing_is_itself(example: Path) -> None:
     """Scale 1, no turn, no shift: the pixels of the drawing, whatever lies behind."""
-    from placements import compose, transform
+    from placements import compose, premultiply, transform
 
     drawing = torch.randint(0, 256, (2, 4, 64, 64), dtype=torch.uint8)
     drawing[:, 3] = 255
     zero = torch.zeros(2)
-    placed = compose(drawing, transform(zero + 1, zero, zero, zero), torch.rand(2, 3, 64, 64))
+    placed = compose(premultiply(drawing), transform(zero + 1, zero, zero, zero), torch.rand(2, 3, 64, 64))
     assert torch.allclose((placed + 1) * 127.5, drawing[:, :3].float(), atol=1e-3)
 
 
@@ -38,62 +38,123 @@ def test_a_drawing_shrinks_and_moves_as_told(example: Path) -> None:
     """Half the size, shifted right by a quarter of the side: its left edge lies at half the width."""
     from placements import compose, transform
 
-    drawing = torch.full((1, 4, 64, 64), 255, dtype=torch.uint8)
     half, zero = torch.tensor([0.5]), torch.zeros(1)
-    placed = compose(drawing, transform(half, zero, half, zero), torch.zeros(1, 3, 64, 64))
+    white = torch.ones(1, 4, 64, 64)
+    placed = compose(white, transform(half, zero, half, zero), torch.zeros(1, 3, 64, 64))
     row = placed[0, 0, 32]
     assert (row[:31] < -0.99).all()
     assert (row[33:] > 0.99).all()
 
 
 def test_backgrounds_are_white_plain_and_gradient_by_thirds(example: Path) -> None:
-    """What the caption does not tell is drawn from the generator alone."""
-    from placements import draw_backgrounds
+    """The first number decides the kind; a gradient runs along the angle from one colour to the other."""
+    from placements import backgrounds_of
 
-    backgrounds = draw_backgrounds(3000, torch.Generator().manual_seed(0))
-    flat = (backgrounds.flatten(2).amax(2) - backgrounds.flatten(2).amin(2)).amax(1) < 1e-6
-    white = flat & (backgrounds.flatten(1).amin(1) == 1)
-    assert abs(white.float().mean() - 1 / 3) < 0.04
-    assert abs((flat & ~white).float().mean() - 1 / 3) < 0.04
-    again = draw_backgrounds(3000, torch.Generator().manual_seed(0))
-    assert torch.equal(backgrounds, again)
-
-
-def test_the_consistency_function_is_that_of_diffusers(example: Path) -> None:
-    """Against LCMScheduler.step at its four timesteps, zero signal included."""
-    from distill_lcm import Solver, check_against_scheduler
-    from models import build_scheduler, signal_and_noise
-
-    signal, noise = signal_and_noise(build_scheduler(), torch.device("cpu"))
-    assert float(signal[-1]) == pytest.approx(0.0, abs=1e-6)
-    check_against_scheduler(Solver(signal=signal, noise=noise), build_scheduler())
-    with pytest.raises(ArithmeticError):
-        check_against_scheduler(Solver(signal=signal, noise=noise, scaling=0.01), build_scheduler())
+    uniform = torch.rand(4, 8, generator=torch.Generator().manual_seed(0))
+    uniform[:, 0] = torch.tensor([0.2, 0.5, 0.8, 0.8])
+    uniform[3, 1] = 0.25
+    white, plain, gradient, downwards = backgrounds_of(uniform)
+    assert (white == 1).all()
+    assert torch.equal(plain, uniform[1, 2:5].view(3, 1, 1).expand(3, 64, 64))
+    assert (gradient.amax((1, 2)) - gradient.amin((1, 2)) > 0.05).any()
+    assert torch.allclose(downwards[:, 0, 31], uniform[3, 2:5], atol=1e-5)
+    assert torch.allclose(downwards[:, 63, 31], uniform[3, 5:8], atol=1e-5)
 
 
-def test_one_ddim_step_with_the_true_v_lands_on_the_earlier_latents(example: Path) -> None:
-    """x_t = a x0 + s e; with v = a e - s x0 the step gives a' x0 + s' e exactly, from zero signal too."""
-    from distill_lcm import Solver
-    from models import build_scheduler, signal_and_noise
+def test_numbers_of_a_noise_are_independent_and_uniform(example: Path) -> None:
+    """Against the moments of the uniform distribution, over many noises."""
+    from coupling import uniforms
 
-    signal, noise = signal_and_noise(build_scheduler(), torch.device("cpu"))
-    solver = Solver(signal=signal, noise=noise)
-    clean, grain = torch.randn(2, 3, 4, 16, 16)
-    times, earlier = torch.tensor([999, 519, 19]), torch.tensor([879, 399, -101])
-    a, s = solver.at(times)
-    stepped = solver.step(a * clean + s * grain, a * grain - s * clean, times, earlier)
-    a, s = solver.at(earlier.clamp(min=0))
-    expected = torch.where((earlier < 0).view(-1, 1, 1, 1), clean, a * clean + s * grain)
-    assert torch.allclose(stepped, expected, atol=1e-5)
+    numbers = uniforms(torch.randn(20_000, 16, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert numbers.shape == (20_000, 16)
+    assert torch.allclose(numbers.mean(0), torch.tensor(0.5), atol=0.01)
+    assert torch.allclose(torch.cov(numbers.T), torch.eye(16) / 12, atol=0.003)
+    assert torch.allclose((numbers < 0.1).float().mean(0), torch.tensor(0.1), atol=0.01)
 
 
-def test_the_loss_weighs_zero_signal(example: Path) -> None:
-    """min(SNR + 1, 5) / (SNR + 1): 1 at zero SNR, falling once SNR is over 4."""
-    from train_unet import loss_weights
+def test_mixtures_of_styles_are_spread_evenly(example: Path) -> None:
+    """Dirichlet(1, 1, 1): each weight has mean 1/3 and variance 1/18, pairs have covariance -1/36."""
+    from coupling import mixtures
 
-    snr = torch.tensor([0.0, 1.0, 4.0, 9.0])
-    signal, noise = (snr / (1 + snr)).sqrt(), (1 / (1 + snr)).sqrt()
-    assert torch.allclose(loss_weights(signal, noise), torch.tensor([1.0, 1.0, 1.0, 0.5]), atol=1e-5)
+    weights = mixtures(torch.rand(50_000, 2, generator=torch.Generator().manual_seed(0)))
+    assert torch.allclose(weights.sum(1), torch.tensor(1.0))
+    expected = torch.eye(3) * (1 / 18 + 1 / 36) - 1 / 36
+    assert torch.allclose(torch.cov(weights.T), expected, atol=0.002)
+
+
+def test_a_picture_is_its_names_drawings_mixed_and_placed(example: Path) -> None:
+    """Black, grey and white squares of one name: the weights are read off the picture's middle."""
+    from coupling import load_looks, mixtures, uniforms
+    from placements import Drawings
+
+    images = torch.full((3, 4, 64, 64), 255, dtype=torch.uint8)
+    images[0, :3], images[1, :3] = 0, 51
+    drawings = Drawings(
+        images=images, styles=["noto", "twemoji", "fluent"], names=["square"] * 3, categories=[""] * 3
+    )
+    looks = load_looks(drawings, torch.device("cpu"))
+    noise = torch.randn(5, 16, 8, 8, generator=torch.Generator().manual_seed(3))
+    pictures = looks.pictures(torch.zeros(5, dtype=torch.int64), noise)
+    weights = mixtures(uniforms(noise)[:, 12:14])
+    grey = weights @ torch.tensor([0.0, 0.2, 1.0])
+    # At 60% of the size and shifted by 40% at most, the drawing always covers the middle.
+    assert torch.allclose((pictures[:, 0, 32, 32] + 1) / 2, grey, atol=0.01)
+
+
+def test_a_style_that_lacks_a_name_has_the_mean_of_the_others(example: Path) -> None:
+    """So that no mixture fades to nothing."""
+    from coupling import load_looks
+    from placements import Drawings
+
+    images = torch.zeros(2, 4, 64, 64, dtype=torch.uint8)
+    images[:, 3] = 255
+    images[1, :3] = 100
+    drawings = Drawings(images=images, styles=["noto", "fluent"], names=["a", "a"], categories=["", ""])
+    looks = load_looks(drawings, torch.device("cpu"))
+    assert looks.images[0, :, 0, 0, 0].tolist() == [0, 50, 100]
+
+
+def test_at_the_first_timestep_the_latents_are_minus_v(example: Path) -> None:
+    """DDIMScheduler's single step from pure noise, whatever the noise was."""
+    from models import build_scheduler
+    from train_unet import FIRST_TIMESTEP
+
+    scheduler = build_scheduler()
+    scheduler.set_timesteps(1)
+    assert scheduler.timesteps.tolist() == [FIRST_TIMESTEP]
+    noise, v = torch.randn(2, 3, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(scheduler.step(v, FIRST_TIMESTEP, noise).prev_sample, -v, atol=1e-5)
+
+
+def test_half_whitened_components_are_those_of_a_singular_value_decomposition(example: Path) -> None:
+    """Each component's deviation is the root of what it was, up to one common scale and the signs."""
+    from train_text_encoder import half_whitened
+
+    rows = torch.randn(300, 20, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 5, 20)
+    left, values, _ = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    expected = left[:, :6] * values[:6].sqrt()
+    expected /= expected.std()
+    assert torch.allclose(half_whitened(rows, 6).abs(), expected.abs(), atol=1e-3)
+
+
+def test_a_patch_code_tells_its_own_patch(example: Path) -> None:
+    """Two drawings that differ in their upper right quarter differ in those sixteen codes alone."""
+    from placements import Drawings
+    from train_text_encoder import patch_codes
+
+    images = torch.randint(0, 256, (40, 4, 64, 64), generator=torch.Generator().manual_seed(0))
+    images[1] = images[0]
+    images[1, :, :32, 32:] = 255 - images[0, :, :32, 32:]
+    names = [f"{row:02}" for row in range(40)]
+    drawings = Drawings(
+        images=images.to(torch.uint8), styles=["noto"] * 40, names=names, categories=[""] * 40
+    )
+    found, codes = patch_codes(drawings)
+    assert found == names
+    differs = (codes[0] - codes[1]).abs().amax(1) > 1e-3
+    assert differs.nonzero().flatten().tolist() == [
+        row * 8 + column for row in range(4) for column in range(4, 8)
+    ]
 
 
 def test_training_can_go_on_from_the_exported_model(
