@@ -51,7 +51,7 @@ class Nonsense:
         self, endpoint: str, spec: GenerationSpec, run: str, session: str, content: str, rng: random.Random
     ) -> None:
         self._endpoint, self._spec, self._random, self._content = endpoint, spec, rng, content
-        self._stamp = {"run": run, "session": session}
+        self._run, self._session = run, session
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._open()
         self._left = MESSAGES_A_SOCKET
@@ -105,27 +105,34 @@ class Nonsense:
         if self._random.random() < 0.8:
             self._socket.send(encode(self._equipped(self._content)))
             if self._random.random() < 0.1:
-                self._socket.send(encode(Ready(**self._stamp, credit=self._random.randint(1, 4))))
+                self._socket.send(
+                    encode(Ready(run=self._run, session=self._session, credit=self._random.randint(1, 4)))
+                )
 
     def _hello(self, protocol: int) -> Hello:
         return Hello(run="", session="", protocol=protocol, worker="fuzz", device="none", weights="none")
 
     def _equipped(self, content: str) -> Equipped:
-        return Equipped(**self._stamp, content=content, engine="fuzz", batch_images=16)
+        return Equipped(run=self._run, session=self._session, content=content, engine="fuzz", batch_images=16)
 
     def _group(self, group_id: int) -> Group:
-        return describe_images(self._images, **self._stamp, group_id=group_id, draw_seconds=0.1)
+        return describe_images(
+            self._images, run=self._run, session=self._session, group_id=group_id, draw_seconds=0.1
+        )
 
     def _valid(self) -> tuple[WorkerMessage, bytes | None]:
         number = self._random.randrange(FAR_GROUP_ID)
         choices: list[tuple[WorkerMessage, bytes | None]] = [
             (self._hello(PROTOCOL_VERSION), None),
             (self._equipped(self._content), None),
-            (Ready(**self._stamp, credit=0), None),
+            (Ready(run=self._run, session=self._session, credit=0), None),
             (self._group(FAR_GROUP_ID + number), self._images.tobytes()),
-            (Failed(**self._stamp, group_id=number, reason="fuzz"), None),
-            (WorkerHeartbeat(**self._stamp, idle_seconds=0.0, batch_seconds=0.1), None),
-            (Bye(**self._stamp, returned=(number,)), None),
+            (Failed(run=self._run, session=self._session, group_id=number, reason="fuzz"), None),
+            (
+                WorkerHeartbeat(run=self._run, session=self._session, idle_seconds=0.0, batch_seconds=0.1),
+                None,
+            ),
+            (Bye(run=self._run, session=self._session, returned=(number,)), None),
         ]
         return self._random.choice(choices)
 
@@ -154,17 +161,17 @@ class Nonsense:
         return [encode(self._hello(PROTOCOL_VERSION + 1 + self._random.randrange(100)))]
 
     def _wrong_run(self) -> Frames:
-        return [encode(Ready(run="another", session=self._stamp["session"], credit=1))]
+        return [encode(Ready(run="another", session=self._session, credit=1))]
 
     def _wrong_session(self) -> Frames:
-        return [encode(Ready(run=self._stamp["run"], session="another", credit=4))]
+        return [encode(Ready(run=self._run, session="another", credit=4))]
 
     def _wrong_content(self) -> Frames:
         return [encode(self._equipped("another model"))]
 
     def _wrong_shape(self) -> Frames:
         images = self._images[:, :-1]
-        header = describe_images(images, **self._stamp, group_id=0, draw_seconds=0.1)
+        header = describe_images(images, run=self._run, session=self._session, group_id=0, draw_seconds=0.1)
         return [encode(header), images.tobytes()]
 
     def _wrong_codec(self) -> Frames:

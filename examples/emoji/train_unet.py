@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from checkpoints import load_checkpoint, save_checkpoint
-from coupling import STYLES, Looks, load_looks, channel_means
+from coupling import STYLES, Looks, channel_means, load_looks
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from models import (
