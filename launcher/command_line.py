@@ -12,7 +12,7 @@ from launcher.errors import RunFileError
 from launcher.help import help_text
 from launcher.run_file import RunFile, load
 
-TRAINER_SECTIONS = ("run", "captions", "generation", "stream", "model", "train", "augment", "eval")
+TRAINER_SECTIONS = ("run", "captions", "generation", "stream", "pool", "model", "train", "augment", "eval")
 SECTIONS = {"up": (*TRAINER_SECTIONS, "generator"), "train": TRAINER_SECTIONS, "generate": ("generator",)}
 OVERRIDE = re.compile(r"--[A-Za-z_]\w*\.")
 
@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         else:
             command.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("keys", help="make, admit, list and revoke the keys of trainer and workers")
+    commands.add_parser("pool", help="fill a pool with images of every caption, or look at one")
     commands.add_parser("bench", help="measure one question; `streamrep bench` lists them")
     return parser
 

@@ -44,6 +44,10 @@ def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
         from launcher.keys import keys
 
         return keys(argv[1:])
+    if argv[:1] == ["pool"]:
+        from launcher.pool import pool
+
+        return pool(argv[1:], interrupts)
     command = command_line.parse(argv)
     if command.end_with_stdin:
         interrupts.end_with_stdin()

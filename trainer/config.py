@@ -79,6 +79,33 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 60.0
 
 
+class PoolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[pool]"""
+
+    dir: Annotated[
+        str, Meta(description="folder of the pool: tar shards, or StableRep's folders and CSV")
+    ] = ""
+    write: Annotated[
+        bool, Meta(description="record every group that an online run trains on, and where, in `dir`")
+    ] = False
+    format: Annotated[
+        Literal["webdataset", "folders"],
+        Meta(description="layout of a new pool: tar shards, or a folder an image number and a CSV"),
+    ] = "webdataset"
+    picture: Annotated[
+        Literal["webp", "png", "jpeg"],
+        Meta(description="pictures of a new pool; webp and png keep every bit, jpeg does not"),
+    ] = "webp"
+    images_per_caption: Annotated[
+        int,
+        Meta(ge=1, le=10**6, description="l: images of a caption that are drawn for, or taken from, a pool"),
+    ] = 10
+    shard_images: Annotated[
+        int,
+        Meta(ge=1, description="images of one segment that is written, and lost where it is not finished"),
+    ] = 1000
+
+
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[model]"""
 
@@ -169,6 +196,7 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     captions: CaptionsConfig = CaptionsConfig()
     generation: GenerationSpec = GenerationSpec()
     stream: StreamConfig = StreamConfig()
+    pool: PoolConfig = PoolConfig()
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = TrainConfig()
     augment: AugmentConfig = AugmentConfig()

@@ -61,6 +61,13 @@ def check(config: TrainerConfig) -> None:
         "raise it",
     )
     _need(
+        bool(config.pool.dir) or not config.pool.write,
+        "pool.dir",
+        "a folder, since pool.write = true",
+        "none",
+        "set pool.dir",
+    )
+    _need(
         config.train.warmup_steps < config.run.max_steps,
         "train.warmup_steps",
         f"warmup_steps < run.max_steps = {config.run.max_steps}",

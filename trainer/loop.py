@@ -23,6 +23,7 @@ from trainer.feed.feed import Feed
 from trainer.learner import Learner, StepResult
 from trainer.ledger import Ledger
 from trainer.metrics import Meter, MetricsLog, Row
+from trainer.pool.recorder import Recorder
 from trainer.progress import Progress
 from trainer.samples import save_samples
 from trainer.sources.source import Source
@@ -41,6 +42,8 @@ class Loop:
     source: Source
     learner: Learner
     ledger: Ledger
+    recorder: Recorder | None
+    """Takes what is trained on for the first time to a pool."""
     checkpoints: Checkpoints
     metrics: MetricsLog
     meter: Meter
@@ -89,9 +92,11 @@ class Loop:
             self.save()
 
     def save(self) -> None:
-        """Writes a checkpoint of what was trained so far; the ledger reaches the disk first."""
+        """Writes a checkpoint of what was trained so far; ledger and pool reach the disk first."""
         self._note_dead_letters()
         self.ledger.flush()
+        if self.recorder:
+            self.recorder.seal()
         state = TrainedState(
             step=self.step,
             plan=self.plan_digest,
@@ -120,6 +125,8 @@ class Loop:
         for group, use in zip(batch.groups, batch.uses, strict=True):
             if use == 1:
                 self.done.add(group.group_id)
+                if self.recorder:
+                    self.recorder.add(group, batch.step)
         self.ledger.record(batch)
         self.meter.count(batch, self.source.wait_seconds - waited_before, time.monotonic() - began)
         return batch, result

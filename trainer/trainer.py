@@ -27,6 +27,7 @@ from trainer.ledger import Ledger
 from trainer.loop import Loop
 from trainer.metrics import Meter, MetricsLog
 from trainer.plan import Plan
+from trainer.pool.recorder import open_recorder
 from trainer.progress import Progress
 from trainer.report import write_report
 from trainer.run_folder import RunFolder, write_json
@@ -60,6 +61,9 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             learner.load(tensors)
         ledger = stack.enter_context(closing(Ledger(folder.ledger)))
         ledger.trim(state.step, state.dead_letters)
+        recorder = open_recorder(config, plan, folder.path, state.step)
+        if recorder is not None:
+            stack.callback(recorder.close)
         metrics = stack.enter_context(closing(MetricsLog(folder.metrics, state.step)))
         evaluation = (
             Evaluation(config.eval, config.augment.crop_size, learner.device) if config.eval.sets else None
@@ -74,6 +78,7 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             source=source,
             learner=learner,
             ledger=ledger,
+            recorder=recorder,
             checkpoints=checkpoints,
             metrics=metrics,
             meter=_meter(state),

@@ -8,6 +8,8 @@ from msgspec import Struct
 
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
+from trainer.config import TrainerConfig
+from trainer.plan import Plan
 from trainer.pool.images import PictureFormat
 from trainer.pool.segment import write_whole
 
@@ -26,7 +28,19 @@ class About(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: int
     generation: GenerationSpec
     images_per_caption: int = 0
-    """That it was filled with; 0 where a run recorded what it trained on."""
+    """The most that it was ever to be filled with; 0 where runs alone wrote to it."""
+
+
+def describe(config: TrainerConfig, plan: Plan, images_per_caption: int = 0) -> About:
+    """The pool that a run file asks for."""
+    return About(
+        format=config.pool.format,
+        picture=config.pool.picture,
+        plan=plan.digest,
+        seed=config.run.seed,
+        generation=config.generation,
+        images_per_caption=images_per_caption,
+    )
 
 
 def read_about(folder: Path) -> About | None:

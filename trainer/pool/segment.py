@@ -46,8 +46,12 @@ class Segment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Content hash of the workers; empty where it is not known."""
     engines: tuple[str, ...]
     captions: tuple[str, ...]
-    groups: tuple[int, ...]
-    """Ids of the groups that are here, whole."""
+    groups: tuple[tuple[int, int], ...]
+    """(group_id, how many of its images are here, from the first one on)."""
+    run: str = ""
+    """Folder of the run that recorded it; empty where no run did."""
+    step: int = 0
+    """Of that run, the last whose groups are here."""
     damaged: tuple[tuple[str, str], ...] = ()
     """(member, reason) of what could not be taken while scanning."""
     entries: tuple[Entry, ...]

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import xxhash
+from msgspec import structs
 
 from protocol.errors import UserError
 from protocol.identity import caption_id
@@ -57,8 +58,9 @@ class PoolWriter:
             )
         for leftover in folder.glob(f"{WRITING}*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        if known != about:
-            write_about(folder, about)
+        filled_with = max(about.images_per_caption, known.images_per_caption if known else 0)
+        if known is None or filled_with != known.images_per_caption:
+            write_about(folder, structs.replace(about, images_per_caption=filled_with))
         self._numbers = sorted(
             int(path.name.removesuffix(INDEX_SUFFIX).rpartition("-")[2])
             for path in folder.glob(f"{self._store.stem}-*{INDEX_SUFFIX}")
@@ -68,42 +70,42 @@ class PoolWriter:
 
     def _look(self) -> None:
         """At the segments that count."""
-        self._groups: set[int] = set()
+        self.groups: dict[int, int] = {}
+        """In segments that count: how many images of each group are here, by its id."""
+        self.content = ""
+        """Content hash of the workers; empty before the first segment."""
         captions: dict[str, None] = {}
         segments = [("", self._read(number)) for number in self._numbers]
         for _, segment in segments:
-            self._groups.update(segment.groups)
+            self._note(segment)
             captions |= dict.fromkeys(segment.captions)
         self._known = PoolIndex(segments)
         self._store.recover(list(captions))
 
     def _start(self) -> None:
-        self._new_groups: list[int] = []
+        self._new_groups: list[tuple[int, int]] = []
         self._captions: dict[str, int] = {}
         self._engines: dict[str, int] = {}
-        self._content = ""
         self._entries: list[Entry] = []
-
-    @property
-    def segments(self) -> int:
-        """The number that the next segment gets."""
-        return self._numbers[-1] + 1 if self._numbers else 0
 
     @property
     def pending_images(self) -> int:
         """In the segment that is being written."""
         return len(self._entries)
 
-    @property
-    def groups(self) -> set[int]:
-        """Ids of all groups in segments that count."""
-        return self._groups
-
     def add(self, group: EncodedGroup) -> None:
         """Adds one group to the segment that is being written. An image that the pool had when it was opened
-        stays as it is."""
-        self._new_groups.append(group.group_id)
-        self._content = group.content
+        stays as it is. Raises UserError for a group of another model than the others."""
+        if group.content != (self.content or group.content):
+            raise UserError(
+                "pool is of another model",
+                expected=f"groups of content hash {self.content}",
+                got=group.content,
+                where=str(self.folder),
+                mend="draw with the model that the pool was begun with, or choose another folder",
+            )
+        self.content = group.content
+        self._new_groups.append((group.group_id, len(group.images)))
         caption = self._captions.setdefault(group.caption, len(self._captions))
         engine = self._engines.setdefault(group.engine, len(self._engines))
         known = caption_id(group.caption)
@@ -125,36 +127,43 @@ class PoolWriter:
                 )
             )
 
-    def seal(self) -> int:
-        """Makes what was added since the last time a segment that counts; returns `segments`."""
+    def seal(self, run: str = "", step: int = 0) -> None:
+        """Makes what was added since the last time a segment that counts, recorded by that run until that
+        step."""
         if not self._new_groups:
-            return self.segments
-        number = self.segments
+            return
+        number = self._numbers[-1] + 1 if self._numbers else 0
         segment = Segment(
             bytes=self._store.commit(number, self._entries),
-            content=self._content,
+            content=self.content,
             engines=tuple(self._engines),
             captions=tuple(self._captions),
             groups=tuple(self._new_groups),
+            run=run,
+            step=step,
             entries=tuple(self._entries),
         )
         write_segment(self._index(number), segment)
         self._store.finished(segment.captions)
         self._numbers.append(number)
-        self._groups.update(segment.groups)
+        self._note(segment)
         self._start()
-        return self.segments
 
-    def trim(self, segments: int) -> None:
-        """Forgets the segments from that number on: what they recorded was undone."""
-        gone = [number for number in self._numbers if number >= segments]
-        for number in gone:
-            entries = self._read(number).entries
+    def trim(self, run: str, step: int) -> None:
+        """Forgets what that run recorded after that step: its weights are gone."""
+        segments = {number: self._read(number) for number in self._numbers}
+        gone = {n: segment for n, segment in segments.items() if segment.run == run and segment.step > step}
+        for number, segment in gone.items():
             self._index(number).unlink()
-            self._store.remove(number, entries)
+            self._store.remove(number, segment.entries)
             self._numbers.remove(number)
         if gone:
             self._look()
+
+    def _note(self, segment: Segment) -> None:
+        self.content = self.content or segment.content
+        for group_id, images in segment.groups:
+            self.groups[group_id] = max(images, self.groups.get(group_id, 0))
 
     def close(self) -> None:
         """Drops what is not sealed, and gives up the lock."""

@@ -117,9 +117,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert len(open_pool(tmp_path, max_damaged=0).index) == 2
     writer = PoolWriter(tmp_path, about(format=pool_format))
     assert not any(path.name.startswith(".writing-") for path in tmp_path.iterdir())
-    assert writer.groups == {0}
+    assert writer.groups == {0: 2}
     writer.add(encoded(1, "b"))
-    assert writer.seal() == 2
+    writer.seal()
     writer.close()
     assert len(open_pool(tmp_path, max_damaged=0).index) == 4
 
@@ -133,24 +133,37 @@ def test_a_shard_without_its_index_is_discarded(
     assert len(open_pool(tmp_path, max_damaged=0).index) == 6
     writer = PoolWriter(tmp_path, about())
     assert [path.name for path in tmp_path.glob("*.tar")] == ["shard-000000.tar"]
-    assert writer.segments == 1
+    assert writer.groups == dict.fromkeys([0, 1, 2], 2)
     writer.close()
 
 
 @pytest.mark.parametrize("pool_format", ["webdataset", "folders"])
-def test_trimming_forgets_later_segments_and_their_files(
-    tmp_path: Path, write_pool: Callable[..., Path], about: Callable[..., Any], pool_format: str
+def test_trimming_forgets_what_a_run_recorded_later_and_its_files(
+    tmp_path: Path,
+    write_pool: Callable[..., Path],
+    about: Callable[..., Any],
+    encoded: Callable[..., Any],
+    pool_format: str,
 ) -> None:
-    """As a resumed run does with what its checkpoint does not know."""
-    write_pool(tmp_path, CAPTIONS, images=6, format=pool_format)
+    """As a resumed run does with what its checkpoint does not know; segments of others stay."""
+    write_pool(tmp_path, CAPTIONS[:1], images=2, format=pool_format)
     writer = PoolWriter(tmp_path, about(format=pool_format))
-    writer.trim(1)
-    assert writer.groups == {0, 1, 2}
-    assert writer.segments == 1
+    for step in (5, 7, 10):
+        writer.add(encoded(step, "b", first=step))
+        writer.seal("runs/r", step)
+    writer.add(encoded(11, "c"))
+    writer.seal("runs/other", 30)
+    writer.trim("runs/r", 5)
+    assert writer.groups == {0: 2, 5: 2, 11: 2}
+    writer.add(encoded(7, "b", first=7))
+    writer.seal("runs/r", 6)
+    writer.trim("runs/r", 6)
+    assert writer.groups == {0: 2, 5: 2, 7: 2, 11: 2}
+    writer.trim("runs/r", 5)
     writer.close()
     assert len(open_pool(tmp_path, max_damaged=0).index) == 6
     pictures = [path for path in tmp_path.rglob("*") if path.suffix in (".tar", ".webp")]
-    assert len(pictures) == (1 if pool_format == "webdataset" else 6)
+    assert len(pictures) == (3 if pool_format == "webdataset" else 6)
 
 
 def test_an_image_that_is_there_stays_as_it_is(
@@ -162,9 +175,9 @@ def test_an_image_that_is_there_stays_as_it_is(
     writer = PoolWriter(tmp_path, about(format="folders"))
     writer.add(encoded(77, "a", pictures=(b"other", b"bytes")))
     writer.add(encoded(78, "a", first=1))
-    writer.seal()
+    writer.seal("runs/r", 1)
     assert 77 in writer.groups
-    writer.trim(1)  # and taking it back leaves the first ones
+    writer.trim("runs/r", 0)  # and taking it back leaves the first ones
     writer.close()
     index = open_pool(tmp_path, max_damaged=0).index
     assert index.image(0) == before
@@ -195,6 +208,16 @@ def test_another_plan_does_not_go_into_the_same_pool(
     with pytest.raises(UserError, match="made elsewhere"):
         PoolWriter(theirs, about())
     assert [path.name for path in theirs.glob("*.tar")] == ["00000.tar"]
+
+
+def test_another_model_does_not_go_into_the_same_pool(
+    tmp_path: Path, write_pool: Callable[..., Path], about: Callable[..., Any], encoded: Callable[..., Any]
+) -> None:
+    """Its images would mean something else."""
+    writer = PoolWriter(write_pool(tmp_path, ["a"]), about())
+    with pytest.raises(UserError, match="groups of content hash c, got another"):
+        writer.add(encoded(5, "b", content="another"))
+    writer.close()
 
 
 def test_the_same_images_make_the_same_shard(tmp_path: Path, write_pool: Callable[..., Path]) -> None:
