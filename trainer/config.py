@@ -24,7 +24,10 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int, Meta(ge=0, le=2**63 - 1, description="decides order, noise, augmentation and weights")
     ] = 0
     dir: Annotated[str, Meta(description="where run folders are kept")] = "runs"
-    mode: Annotated[Literal["online"], Meta(description="where groups come from")] = "online"
+    mode: Annotated[
+        Literal["online", "offline", "mixed"],
+        Meta(description="where groups come from: generators, a pool, or a share of each batch from either"),
+    ] = "online"
     max_steps: Annotated[
         int, Meta(ge=1, description="optimizer steps in all, those before a resume included")
     ] = 1000
@@ -100,6 +103,17 @@ class PoolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(ge=1, le=10**6, description="l: images of a caption that are drawn for, or taken from, a pool"),
     ] = 10
+    replay: Annotated[
+        str,
+        Meta(
+            description="in mode offline, folder of the run whose batches are trained on again, as its ledger"
+            " has them and this pool recorded them; empty samples the pool"
+        ),
+    ] = ""
+    processes: Annotated[int, Meta(ge=1, le=256, description="that decode a pool's pictures")] = 2
+    max_damaged: Annotated[
+        int, Meta(ge=0, description="images of a pool that may be missing or damaged before the run stops")
+    ] = 100
     shard_images: Annotated[
         int,
         Meta(ge=1, description="images of one segment that is written, and lost where it is not finished"),

@@ -61,9 +61,9 @@ def check(config: TrainerConfig) -> None:
         "raise it",
     )
     _need(
-        bool(config.pool.dir) or not config.pool.write,
+        bool(config.pool.dir) or not (config.pool.write or config.run.mode != "online"),
         "pool.dir",
-        "a folder, since pool.write = true",
+        f"a folder, since run.mode = {config.run.mode} and pool.write = {str(config.pool.write).lower()}",
         "none",
         "set pool.dir",
     )

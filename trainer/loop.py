@@ -18,8 +18,13 @@ from trainer.batch import Batch
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.config import TrainerConfig
 from trainer.done import DoneIds
-from trainer.errors import DeadLetterError, FeedFailedError, NonFiniteLossError, StopRequestedError
-from trainer.feed.feed import Feed
+from trainer.errors import (
+    DeadLetterError,
+    FeedFailedError,
+    NonFiniteLossError,
+    PoolDamagedError,
+    StopRequestedError,
+)
 from trainer.learner import Learner, StepResult
 from trainer.ledger import Ledger
 from trainer.metrics import Meter, MetricsLog, Row
@@ -28,6 +33,7 @@ from trainer.progress import Progress
 from trainer.samples import save_samples
 from trainer.sources.source import Source
 from trainer.stall_watch import StallWatch
+from trainer.supply import Supply
 
 Value = TypeVar("Value")
 
@@ -38,7 +44,7 @@ class Loop:
 
     config: TrainerConfig
     samples: Path
-    feed: Feed
+    supply: Supply
     source: Source
     learner: Learner
     ledger: Ledger
@@ -84,7 +90,7 @@ class Loop:
                     saved = self.step
         except StopRequestedError:
             self.stop.set()
-        except (DeadLetterError, FeedFailedError, NonFiniteLossError):
+        except (DeadLetterError, FeedFailedError, NonFiniteLossError, PoolDamagedError):
             if saved != self.step:
                 self.save()  # all of them leave the weights of the last step whole
             raise
@@ -100,7 +106,7 @@ class Loop:
         state = TrainedState(
             step=self.step,
             plan=self.plan_digest,
-            content=self.feed.content,
+            content=self.supply.content,
             done_low=self.done.low,
             done_above=tuple(self.done.above),
             dead_letters=self.dead_letters,
@@ -138,7 +144,7 @@ class Loop:
             "loss": result.loss,
             "loss_excess": result.loss_excess,
             "lr": result.lr,
-            **self.meter.row(self.config.generation.views, self.feed.status()),
+            **self.meter.row(self.config.generation.views, self.supply.status()),
             "ring_groups": self.source.ring_groups,
             "stalls": self.stalls.seconds,
         }
@@ -160,7 +166,7 @@ class Loop:
         return every > 0 and self.step % every == 0
 
     def _note_dead_letters(self) -> None:
-        new = {i: why for i, why in self.feed.dead_letters().items() if i not in self.dead_letters}
+        new = {i: why for i, why in self.supply.dead_letters().items() if i not in self.dead_letters}
         self.ledger.record_dead_letters(new)
         if self.config.stream.order == "ticket":
             return  # it is not done with: a resumed run tries it again, since none may be left out
