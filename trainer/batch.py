@@ -58,6 +58,10 @@ class Batch:
         """m."""
         return self.groups[0].ticket.views
 
+    def part(self, places: slice) -> "Batch":
+        """Some of its groups, with their uses."""
+        return Batch(step=self.step, groups=self.groups[places], uses=self.uses[places])
+
     def images_NHWC(self) -> ImagesNHWC:
         """[groups * views, height, width, 3] uint8, a copy."""
         return np.concatenate([group.images_NHWC for group in self.groups])

@@ -103,6 +103,17 @@ class PoolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(ge=1, le=10**6, description="l: images of a caption that are drawn for, or taken from, a pool"),
     ] = 10
+    share: Annotated[float, Meta(gt=0, le=1, description="in mode mixed, the pool's part of each batch")] = (
+        0.5
+    )
+    until: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="in mode mixed, groups trained on, repeats counted, after which the pool gives no new"
+            " ones; 0 is never",
+        ),
+    ] = 0
     replay: Annotated[
         str,
         Meta(

@@ -1,7 +1,7 @@
 """Which group ids are done: a low watermark and the few above it. Also deals the rest to ranks."""
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 
 class DoneIds:
@@ -48,17 +48,26 @@ class Deal:
     Fixed at the start of a session; ids done later don't change it.
     """
 
-    def __init__(self, done: DoneIds, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        done: DoneIds,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        elsewhere: Callable[[int], bool] = lambda group_id: False,
+    ) -> None:
+        """`elsewhere`: ids that nobody is dealt here, since another source serves them."""
         if not 0 <= rank < world:
             raise ValueError(f"expected 0 <= rank < world, got rank {rank} of {world}")
         self._done = done.copy()
+        self._elsewhere = elsewhere
         self._above = self._done.above
         self._rank = rank
         self._world = world
 
     def is_mine(self, group_id: int) -> bool:
         """Whether this rank trains on that id."""
-        if group_id in self._done:
+        if group_id in self._done or self._elsewhere(group_id):
             return False
         index = group_id - self._done.low - bisect_left(self._above, group_id)
         return index % self._world == self._rank

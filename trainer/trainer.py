@@ -49,7 +49,8 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
         checkpoints = Checkpoints(folder.checkpoints, config.train.keep_checkpoints)
         state, tensors = checkpoints.latest() or (_fresh_state(plan), None)
         _check_same_run(state, plan, folder)
-        check_order(config, state, str(folder.path))
+        if config.run.mode != "offline" or not config.pool.replay:
+            check_order(config, state, str(folder.path))
         progress = stack.enter_context(closing(Progress(config.run.max_steps, sys.stderr)))
         supply = open_supply(config, plan, state, keys)
         stack.callback(supply.stop, "the trainer has ended")

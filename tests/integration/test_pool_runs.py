@@ -121,3 +121,78 @@ def test_a_pool_that_is_lost_during_a_run_stops_it_with_one_line(
     assert "Traceback" not in errors
     shard.write_bytes(whole)
     _finish(start("train", str(run.path)))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("order", "reuse"), [("arrival", 1), ("ticket", 4)])
+def test_a_mixed_run_takes_its_share_of_either(
+    pool_run: Callable[..., Any], start: Callable[..., Any], order: str, reuse: int
+) -> None:
+    """Half of each batch from the pool until 64 groups were trained on, killed and resumed on the way."""
+    run = pool_run(
+        "mixed",
+        run__mode="mixed",
+        stream__order=order,
+        stream__max_reuse=reuse,
+        pool__share=0.5,
+        pool__until=64,
+        generator__fake_images_per_second=240.0,
+    )
+    trainer, generator = start("train", str(run.path)), start("generate", str(run.path))
+    run.wait_for(lambda row: "loss" in row and row["step"] >= 6, START_SECONDS)
+    os.kill(trainer.pid, signal.SIGKILL)
+    trainer.wait(10)
+    _finish(start("train", str(run.path)))
+    _finish(generator)
+    rows = _query(run, "SELECT step, source, count(*) FROM uses JOIN groups USING (group_id) GROUP BY 1, 2")
+    parts = {(step, source): count for step, source, count in rows}
+    for step in range(1, STEPS + 1):
+        pooled = parts.get((step, "pool"), 0)
+        assert pooled + parts.get((step, "online"), 0) == 8
+        if step <= 8 or reuse == 1:
+            assert pooled == (4 if step <= 8 else 0)
+    # In ticket order used groups keep their source; no new one is the pool's after its end.
+    new = "SELECT max(step) FROM uses JOIN groups USING (group_id) WHERE use = 1 AND source = 'pool'"
+    assert _query(run, new) == [(8,)]
+    ids = sorted(group_id for (group_id,) in _query(run, "SELECT group_id FROM groups"))
+    assert ids == list(range(len(ids)))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("order", ["ticket", "arrival"])
+def test_a_recorded_run_replayed_offline_has_the_same_losses(
+    small_run: Callable[..., Any], start: Callable[..., Any], tmp_path: Path, order: str
+) -> None:
+    """Bit for bit, though the recorded one was killed and resumed, and so was the replay."""
+    values = {
+        "run__max_steps": STEPS,
+        "stream__order": order,
+        "stream__max_reuse": 4,
+        "pool__dir": str(tmp_path / "recorded"),
+        "pool__write": True,
+        "generator__fake_images_per_second": 240.0,
+    }
+    online = small_run("online", **values)
+    trainer, generator = start("train", str(online.path)), start("generate", str(online.path))
+    online.wait_for(lambda row: "loss" in row and row["step"] >= 13, START_SECONDS)
+    os.kill(trainer.pid, signal.SIGKILL)
+    trainer.wait(10)
+    _finish(start("train", str(online.path)))
+    _finish(generator)
+    offline = small_run("offline", **values)
+    words = [str(offline.path), "--run.mode", "offline", "--pool.replay", str(online.folder)]
+    trainer = start("train", *words)
+    offline.wait_for(lambda row: "loss" in row and row["step"] >= 12, START_SECONDS)
+    os.kill(trainer.pid, signal.SIGKILL)
+    trainer.wait(10)
+    _finish(start("train", *words))
+    assert [step for step, _ in _losses(online)] == list(range(1, STEPS + 1))
+    assert _losses(offline) == _losses(online)
+    uses = "SELECT step, slot, group_id, use, digest FROM uses JOIN groups USING (group_id) ORDER BY 1, 2"
+    assert _query(offline, uses) == _query(online, uses)
+    assert _query(offline, "SELECT DISTINCT source FROM groups") == [("pool",)]
+    # Drawn after a checkpoint and lost with it, nothing but what was trained on is in the pool.
+    if order == "ticket":
+        trained = {group_id for (group_id,) in _query(online, "SELECT group_id FROM groups")}
+        indices = [json.loads(path.read_text()) for path in (tmp_path / "recorded").glob("*.index.json")]
+        assert {group_id for index in indices for group_id, _ in index["groups"]} == trained

@@ -32,15 +32,18 @@ class PoolFeed:
         *,
         window: int,
         processes: int,
+        limit: int | None = None,
         expected: Callable[[int], str] | None = None,
     ) -> None:
         """`ids`: groups in the order in which they are to come. `window`: that may be decoded or being
-        decoded and never trained on, at most. `expected`: the digest that a group must have."""
+        decoded and never trained on, at most. `limit`: how many groups will be taken in all. `expected`: the
+        digest that a group must have."""
         self._plan = plan
         self._pool = pool
         self._select = select
         self._ids = ids
         self._window = window
+        self._limit = limit
         self._expected = expected
         self._decoders = Decoders(pool.folder, processes, plan.spec.size)
         self._sent = 0
@@ -91,6 +94,8 @@ class PoolFeed:
 
     def _fill_window(self) -> None:
         while len(self._untrained) < self._window:
+            if self._limit is not None and self._sent - len(self._dead) >= self._limit:
+                return
             group_id = next(self._ids, None)
             if group_id is None:
                 return
