@@ -52,6 +52,10 @@ def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
         from launcher.regenerate import regenerate
 
         return regenerate(argv[1:], interrupts)
+    if argv[:1] == ["pool"]:
+        from launcher.pool import pool
+
+        return pool(argv[1:], interrupts)
     command = command_line.parse(argv)
     if command.end_with_stdin:
         interrupts.end_with_stdin()

@@ -30,7 +30,8 @@ def up(command: Command, run_file: RunFile, interrupts: Interrupts) -> int:
         return interrupts.exit_code
     folder = _run_folder(run_file)
     spawn = spawner(command.run_words, run_file, folder)
-    generators = [f"generator-{index}" for index in range(command.workers)]
+    workers = 0 if run_file.run.mode == "offline" else command.workers
+    generators = [f"generator-{index}" for index in range(workers)]
     code = supervise(generators, spawn, interrupts)
     if interrupts.stop.is_set():
         _say(f"stopped; to resume: {shlex.join(['streamrep', 'up', *command.run_words])}")

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from protocol.payload import ImagesNHWC
 from protocol.tickets import Ticket
+from trainer.pool.index import PoolImage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,7 +17,7 @@ class DrawnGroup:
     ticket: Ticket
     images_NHWC: ImagesNHWC
     source: str
-    """`online`: drawn for this run by a worker."""
+    """`online`: drawn for this run by a worker; `pool`: read from one."""
     worker: str
     content: str
     engine: str
@@ -24,6 +25,18 @@ class DrawnGroup:
     """xxh3-64 of the pixels."""
     arrived_seconds: float
     """On the feed's clock."""
+    images: tuple[PoolImage, ...] = ()
+    """What a group of a pool is made of; their seeds and guidance are not the ticket's."""
+
+    @property
+    def seeds(self) -> tuple[int | None, ...]:
+        """One a view; None where a pool does not tell."""
+        return tuple(image.seed for image in self.images) if self.images else self.ticket.seeds
+
+    @property
+    def guidance(self) -> tuple[float | None, ...]:
+        """One a view; None where a pool does not tell."""
+        return tuple(image.guidance for image in self.images) if self.images else self.ticket.guidance
 
     @property
     def group_id(self) -> int:
@@ -44,6 +57,10 @@ class Batch:
     def views(self) -> int:
         """m."""
         return self.groups[0].ticket.views
+
+    def part(self, places: slice) -> "Batch":
+        """Some of its groups, with their uses."""
+        return Batch(step=self.step, groups=self.groups[places], uses=self.uses[places])
 
     def images_NHWC(self) -> ImagesNHWC:
         """[groups * views, height, width, 3] uint8, a copy."""

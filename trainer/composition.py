@@ -13,14 +13,15 @@ The rule, for batches of B groups, R uses a group (R divides B), and a ring of W
 - In its first round a block is in order of ids. Before each further round its order of the round before is
   cut into pieces and each piece is shuffled, keyed by run seed, block and round. A piece spans at most
   W - gap steps, so that a group comes back more than `gap` steps later; every other round begins with half
-  a piece, so that the whole block is mixed.
+  a piece, so that the whole block is mixed. A shuffle moves groups between steps, not between the n slots
+  that the block has in each, so a source that serves k of the slots serves k / n of every batch.
 - A batch lists its blocks from the youngest, which is the new one, to the oldest, which leaves.
 
 The ring never holds more than W x B groups. No batch needs to know of any other.
 
 Example, B = 4, R = 2, W = 2, gap = 1, hence n = 2 and pieces of one step. Steps 1 and 2 train on 0 1 2 3 and
 4 5 6 7, of which 0 1 4 5 stay; steps 3 and 4 on 8 9 with 0 1, and 10 11 with 4 5; steps 5 and 6 on 12 13 with
-8 9, and 14 15 with 10 11; each pair of used ones in either order.
+8 9, and 14 15 with 10 11.
 """
 
 import struct
@@ -74,6 +75,10 @@ class Composition:
         later_steps = (round_ - 1) * self._round_steps + at
         return self._round_steps * self.batch_groups + later_steps * self.new_groups
 
+    def slot(self, group_id: int) -> int:
+        """Which of the `new_groups` slots of its block a group has, at each of its uses."""
+        return group_id % self.new_groups
+
     def ring(self, step: int) -> tuple[Held, ...]:
         """Groups trained on in the first `step` steps that a later one trains on again, ascending: what must
         be at hand, beside new groups, for training to go on."""
@@ -121,11 +126,19 @@ class Composition:
         order: list[int] = []
         while len(order) < size:
             piece = before[len(order) : cut * self.new_groups]
-            key = struct.pack("<Qqq", self._seed & (2**64 - 1), block, round_)
-            shuffle = Permutation(len(piece), xxhash.xxh3_64_intdigest(key), epoch=len(order))
-            order += [piece[shuffle[i]] for i in range(len(piece))]
+            columns = [
+                self._shuffled(piece[slot :: self.new_groups], block, round_, len(order) + slot)
+                for slot in range(self.new_groups)
+            ]
+            order += [place for at_step in zip(*columns, strict=True) for place in at_step]
             cut += steps
         return order
+
+    def _shuffled(self, column: Sequence[int], block: int, round_: int, start: int) -> Sequence[int]:
+        """The places of one slot over the steps of a piece."""
+        key = struct.pack("<Qqq", self._seed & (2**64 - 1), block, round_)
+        shuffle = Permutation(len(column), xxhash.xxh3_64_intdigest(key), epoch=start)
+        return [column[shuffle[i]] for i in range(len(column))]
 
 
 def _use(block: int, round_: int) -> int:

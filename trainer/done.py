@@ -1,7 +1,7 @@
 """Which group ids are done: a low watermark and the few above it. Also deals the rest to ranks."""
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 
 class DoneIds:
@@ -48,20 +48,31 @@ class Deal:
     Fixed at the start of a session; ids done later don't change it.
     """
 
-    def __init__(self, done: DoneIds, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        done: DoneIds,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        elsewhere: Callable[[int], bool] = lambda group_id: False,
+    ) -> None:
+        """`elsewhere`: ids that nobody is dealt here, since another source serves them."""
         if not 0 <= rank < world:
             raise ValueError(f"expected 0 <= rank < world, got rank {rank} of {world}")
         self._done = done.copy()
+        self._elsewhere = elsewhere
         self._above = self._done.above
         self._rank = rank
         self._world = world
 
     def is_mine(self, group_id: int) -> bool:
         """Whether this rank trains on that id."""
-        return group_id not in self._done and self._index(group_id) % self._world == self._rank
+        if group_id in self._done or self._elsewhere(group_id):
+            return False
+        return self._index(group_id) % self._world == self._rank
 
     def place(self, group_id: int) -> int:
-        """How many of this rank's ids come before one of its ids."""
+        """How many of this rank's ids come before one of its ids, those served elsewhere included."""
         return self._index(group_id) // self._world
 
     def _index(self, group_id: int) -> int:

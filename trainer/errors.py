@@ -2,6 +2,8 @@
 
 protocol.errors.StreamrepError
 ├── protocol.errors.UserError
+│   └── PoolDamagedError     more of a pool's images are damaged than the run file allows
+├── DamagedImageError        one image of a pool can't be used; counted by reason and skipped
 ├── FeedFailedError          the feed's thread ended; carries its reason into the loop
 ├── TooManyDeadLettersError  over 1% of at least 20 tickets can't be drawn by any worker
 ├── DeadLetterError          in ticket order one group that no worker can draw ends the run
@@ -9,7 +11,20 @@ protocol.errors.StreamrepError
 └── StopRequestedError       somebody asked the run to end; the loop checkpoints and leaves
 """
 
-from protocol.errors import StreamrepError
+from protocol.errors import StreamrepError, UserError
+
+
+class PoolDamagedError(UserError):
+    """So much of a pool can't be used that training on the rest would be another run."""
+
+
+class DamagedImageError(StreamrepError):
+    """An image of a pool that can't be used. `reason` is one of a small fixed set, a counter's label."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
 
 
 class FeedFailedError(StreamrepError):

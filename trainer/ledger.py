@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS groups (
     caption_id INTEGER NOT NULL REFERENCES captions,
     source TEXT NOT NULL,
     first_view INTEGER NOT NULL,
-    seeds TEXT NOT NULL,      -- JSON list, one a view
+    seeds TEXT NOT NULL,      -- JSON list, one a view; null where a pool does not tell
     guidance TEXT NOT NULL,   -- JSON list, one a view
     worker TEXT NOT NULL,
     content TEXT NOT NULL,
@@ -61,8 +61,8 @@ class Ledger:
                 g.ticket.caption_id,
                 g.source,
                 g.ticket.first_view,
-                json.dumps(g.ticket.seeds),
-                json.dumps(g.ticket.guidance),
+                json.dumps(g.seeds),
+                json.dumps(g.guidance),
                 g.worker,
                 g.content,
                 g.engine,

@@ -61,6 +61,15 @@ def check(config: TrainerConfig) -> None:
         "raise it",
     )
     _need(
+        bool(config.pool.dir) or not (config.pool.write or config.run.mode != "online"),
+        "pool.dir",
+        f"a folder, since run.mode = {config.run.mode} and pool.write = {str(config.pool.write).lower()}",
+        "none",
+        "set pool.dir",
+    )
+    if config.run.mode == "mixed":
+        _check_share(config)
+    _need(
         config.train.warmup_steps < config.run.max_steps,
         "train.warmup_steps",
         f"warmup_steps < run.max_steps = {config.run.max_steps}",
@@ -93,6 +102,29 @@ def _check_ticket_order(config: TrainerConfig) -> None:
         f"min_fresh <= 1 / max_reuse = {1 / stream.max_reuse:.3g}, the fresh share in ticket order",
         f"{stream.min_fresh:g}",
         "lower it, or lower max_reuse",
+    )
+
+
+def _check_share(config: TrainerConfig) -> None:
+    """A share that every batch can have: in ticket order of each block's slots, else of the batch."""
+    pool, batch = config.pool, config.train.batch_groups
+    in_order = config.stream.order == "ticket"
+    groups = batch // config.stream.max_reuse if in_order else batch
+    what = "train.batch_groups / stream.max_reuse" if in_order else "train.batch_groups"
+    part = pool.share * groups
+    _need(
+        round(part) >= 1 and abs(part - round(part)) < 1e-6,
+        "pool.share",
+        f"share x {what} = share x {groups} to be a whole number of groups above 0",
+        f"{pool.share:g} x {groups} = {part:g}",
+        f"choose a multiple of 1 / {groups}",
+    )
+    _need(
+        pool.share < 1 or pool.until > 0,
+        "pool.share",
+        "a share below 1, or an end to it in pool.until",
+        "1 for ever",
+        "that is run.mode = offline",
     )
 
 

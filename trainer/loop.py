@@ -18,15 +18,22 @@ from trainer.batch import Batch
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.config import TrainerConfig
 from trainer.done import DoneIds
-from trainer.errors import DeadLetterError, FeedFailedError, NonFiniteLossError, StopRequestedError
-from trainer.feed.feed import Feed
+from trainer.errors import (
+    DeadLetterError,
+    FeedFailedError,
+    NonFiniteLossError,
+    PoolDamagedError,
+    StopRequestedError,
+)
 from trainer.learner import Learner, StepResult
 from trainer.ledger import Ledger
 from trainer.metrics import Meter, MetricsLog, Row
+from trainer.pool.recorder import Recorder
 from trainer.progress import Progress
 from trainer.samples import save_samples
 from trainer.sources.source import Source
 from trainer.stall_watch import StallWatch
+from trainer.supply import Supply
 
 Value = TypeVar("Value")
 
@@ -37,10 +44,12 @@ class Loop:
 
     config: TrainerConfig
     samples: Path
-    feed: Feed
+    supply: Supply
     source: Source
     learner: Learner
     ledger: Ledger
+    recorder: Recorder | None
+    """Takes what is trained on for the first time to a pool."""
     checkpoints: Checkpoints
     metrics: MetricsLog
     meter: Meter
@@ -81,7 +90,7 @@ class Loop:
                     saved = self.step
         except StopRequestedError:
             self.stop.set()
-        except (DeadLetterError, FeedFailedError, NonFiniteLossError):
+        except (DeadLetterError, FeedFailedError, NonFiniteLossError, PoolDamagedError):
             if saved != self.step:
                 self.save()  # all of them leave the weights of the last step whole
             raise
@@ -89,13 +98,15 @@ class Loop:
             self.save()
 
     def save(self) -> None:
-        """Writes a checkpoint of what was trained so far; the ledger reaches the disk first."""
+        """Writes a checkpoint of what was trained so far; ledger and pool reach the disk first."""
         self._note_dead_letters()
         self.ledger.flush()
+        if self.recorder:
+            self.recorder.seal()
         state = TrainedState(
             step=self.step,
             plan=self.plan_digest,
-            content=self.feed.content,
+            content=self.supply.content,
             done_low=self.done.low,
             done_above=tuple(self.done.above),
             dead_letters=self.dead_letters,
@@ -120,6 +131,8 @@ class Loop:
         for group, use in zip(batch.groups, batch.uses, strict=True):
             if use == 1:
                 self.done.add(group.group_id)
+                if self.recorder:
+                    self.recorder.add(group, batch.step)
         self.ledger.record(batch)
         self.meter.count(batch, self.source.wait_seconds - waited_before, time.monotonic() - began)
         return batch, result
@@ -131,7 +144,7 @@ class Loop:
             "loss": result.loss,
             "loss_excess": result.loss_excess,
             "lr": result.lr,
-            **self.meter.row(self.config.generation.views, self.feed.status()),
+            **self.meter.row(self.config.generation.views, self.supply.status()),
             "ring_groups": self.source.ring_groups,
             "stalls": self.stalls.seconds,
         }
@@ -153,7 +166,7 @@ class Loop:
         return every > 0 and self.step % every == 0
 
     def _note_dead_letters(self) -> None:
-        new = {i: why for i, why in self.feed.dead_letters().items() if i not in self.dead_letters}
+        new = {i: why for i, why in self.supply.dead_letters().items() if i not in self.dead_letters}
         self.ledger.record_dead_letters(new)
         if self.config.stream.order == "ticket":
             return  # it is not done with: a resumed run tries it again, since none may be left out

@@ -15,9 +15,16 @@ class Progress:
     """Shows the rows that also go to metrics.jsonl, one `update` a row, and full lines by `say`."""
 
     def __init__(
-        self, total_steps: int, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        total_steps: int,
+        stream: TextIO | None = None,
+        *,
+        unit: str = "step",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`unit`: what is counted, for the line; rows call it `step` whatever it is."""
         self._total_steps = total_steps
+        self._unit = unit
         self._stream = stream or sys.stderr
         self._clock = clock
         self._on_terminal = self._stream.isatty()
@@ -67,7 +74,7 @@ class Progress:
 
     def _format(self, step: int, now: float) -> str:
         row = {**self._known, "stall": self._stall or None}
-        return format_row(row, self._total_steps, self._eta_seconds(step, now))
+        return format_row(row, self._total_steps, self._eta_seconds(step, now), self._unit)
 
     def _eta_seconds(self, step: int, now: float) -> float | None:
         """From the speed since this process began: steps of an earlier start say nothing about now."""
@@ -95,13 +102,15 @@ class Progress:
         self._line = ""
 
 
-def format_row(row: Mapping[str, Any], total_steps: int, eta_seconds: float | None) -> str:
+def format_row(
+    row: Mapping[str, Any], total_steps: int, eta_seconds: float | None, unit: str = "step"
+) -> str:
     """One line for a row of metrics; a missing or null key leaves its part out.
 
     The parts stand in order of interest, so that a narrow terminal cuts the least of them.
     """
     step = int(row.get("step", 0))
-    parts = [f"step {step}/{total_steps} {step / total_steps:.0%}"]
+    parts = [f"{unit} {step}/{total_steps} {step / total_steps:.0%}"]
     if (stall := row.get("stall")) is not None:
         parts.append(stall)
     if eta_seconds is not None:

@@ -21,6 +21,7 @@ class Stall(StrEnum):
     MIN_FRESH = "min_fresh"
     REUSE_LIMIT = "reuse_limit"
     DRAWING = "drawing"
+    DECODING = "decoding"
     CHECKPOINT = "checkpoint"
 
 
@@ -40,11 +41,15 @@ class Want:
     """Trained ones that this batch may use again."""
     barred: int = 0
     """Trained ones that it may not, being used up or used a moment ago."""
+    from_pool: bool = False
+    """Whether what is missing is read from a pool."""
 
 
 def diagnose(want: Want, status: FeedStatus) -> Stall:
     """The reason nearest to its cure: without workers nothing else matters, then what keeps them idle, then
     the limits that made the trainer depend on them, and last the plain wait for a drawing."""
+    if want.from_pool:
+        return Stall.DECODING
     if not status.connected:
         if not status.joined:
             return Stall.NO_WORKER_YET
@@ -89,5 +94,10 @@ def explain(stall: Stall, want: Want, status: FeedStatus, endpoint: str) -> str:
             return f"{held}: the others are at stream.max_reuse or within stream.reuse_gap; {drawing}"
         case Stall.DRAWING:
             return f"the generators are the bottleneck: {want.fresh} of {want.needed} groups came; {drawing}"
+        case Stall.DECODING:
+            return (
+                f"the pool is the bottleneck: {want.fresh} of {want.needed} groups are decoded; raise"
+                " pool.processes, or move the pool to a faster disk"
+            )
         case Stall.CHECKPOINT:
             return "the trainer is writing a checkpoint; a full or slow disk holds it up"

@@ -20,6 +20,7 @@ from trainer.feed.leases import Leases
 from trainer.plan import Plan
 from trainer.sources.online import OnlineSource
 from trainer.sources.ring import Ring
+from trainer.sources.share import Share, TicketShare
 from trainer.sources.source import Source
 from trainer.sources.ticket_order import TicketOrderSource
 from trainer.sources.wait import Watch
@@ -44,9 +45,14 @@ def open_feed(config: TrainerConfig, plan: Plan, state: TrainedState, keys: Trai
 def open_source(
     config: TrainerConfig, feed: Feed, state: TrainedState, stop: threading.Event, watch: Watch
 ) -> Source:
-    """What the loop takes its batches from."""
+    """What the loop of an online run takes its batches from."""
     if config.stream.order == "ticket":
         return TicketOrderSource(feed, composition(config), step=state.step, stop=stop, watch=watch)
+    return open_arrivals(config, feed, stop, watch)
+
+
+def open_arrivals(config: TrainerConfig, feed: Feed, stop: threading.Event, watch: Watch) -> OnlineSource:
+    """The source of arrival order, with an empty ring."""
     ring = Ring(
         capacity=limits.ring_groups(config),
         max_reuse=config.stream.max_reuse,
@@ -75,6 +81,18 @@ def composition(config: TrainerConfig) -> Composition:
     )
 
 
+def share_of(config: TrainerConfig) -> Share:
+    """What the pool serves of a run in arrival order that has workers as well."""
+    share = config.pool.share if config.run.mode == "mixed" else 0.0
+    return Share(batch_groups=config.train.batch_groups, share=share, until=config.pool.until)
+
+
+def ticket_share_of(config: TrainerConfig) -> TicketShare:
+    """The same in ticket order."""
+    share = config.pool.share if config.run.mode == "mixed" else 0.0
+    return TicketShare(composition(config), share=share, until=config.pool.until)
+
+
 def check_order(config: TrainerConfig, state: TrainedState, where: str) -> None:
     """Raises UserError where ticket order can't go on from what was trained: another order or other settings
     would have trained on other groups."""
@@ -94,17 +112,23 @@ def check_order(config: TrainerConfig, state: TrainedState, where: str) -> None:
 
 
 def _leases(config: TrainerConfig, state: TrainedState) -> Leases:
-    done = DoneIds(state.done_low, state.done_above)
-    target = (config.run.max_steps - state.step) * config.train.batch_groups
-    if config.stream.order == "ticket":
-        rule = composition(config)
-        again = {group_id for group_id, _, _ in rule.ring(state.step)}
-        low = min(again, default=state.done_low)
-        done = DoneIds(low, [i for i in range(low, state.done_low) if i not in again])
-        target = len(again) + rule.new_ids(config.run.max_steps) - state.done_low
+    window = limits.window_groups(config)
+    if config.stream.order == "arrival":
+        share, steps = share_of(config), config.run.max_steps
+        pooled = share.pool_groups_through(steps) - share.pool_groups_through(state.step)
+        return Leases(
+            DoneIds(state.done_low, state.done_above),
+            target=(steps - state.step) * config.train.batch_groups - pooled,
+            window=window,
+        )
+    rule, shared = composition(config), ticket_share_of(config)
+    ring = {group_id for group_id, _, _ in rule.ring(state.step)}
+    low, end = min(ring, default=state.done_low), rule.new_ids(config.run.max_steps)
+    pooled = shared.pool_ids_below(end) - shared.pool_ids_below(state.done_low)
     return Leases(
-        done,
-        target=target,
-        window=limits.window_groups(config),
-        in_order=config.stream.order == "ticket",
+        DoneIds(low, [i for i in range(low, state.done_low) if i not in ring]),
+        target=sum(not shared.is_pools(i) for i in ring) + end - state.done_low - pooled,
+        window=window,
+        in_order=True,
+        elsewhere=shared.is_pools,
     )

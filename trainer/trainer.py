@@ -1,6 +1,6 @@
 """One trainer process, from its configuration to a finished run folder. This file only wires.
 
-run folder ─ checkpoint? ─→ learner, done ids ─→ feed (listening) ─→ source ─→ loop
+run folder ─ checkpoint? ─→ learner, done ids ─→ supply (listening, reading) ─→ source ─→ loop
                                                           encoder, summary, report ←─┘
 """
 
@@ -21,18 +21,19 @@ from trainer.config import TrainerConfig
 from trainer.done import DoneIds
 from trainer.errors import StopRequestedError
 from trainer.evaluation.evaluate import Evaluation
-from trainer.feed.feed import Feed
 from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.loop import Loop
 from trainer.metrics import Meter, MetricsLog
 from trainer.plan import Plan
+from trainer.pool.recorder import open_recorder
 from trainer.progress import Progress
 from trainer.report import write_report
 from trainer.run_folder import RunFolder, write_json
 from trainer.scores import Scores
 from trainer.stall_watch import StallWatch
-from trainer.stream import check_order, open_feed, open_source
+from trainer.stream import check_order
+from trainer.supply import Supply, open_supply
 
 
 def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]) -> None:
@@ -41,7 +42,7 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
     `resolved` is the whole run file, for run.json. Raises UserError for what a person can mend.
     """
     limits.check(config)
-    keys = read_trainer_keys(config.stream.keys)
+    keys = read_trainer_keys(config.stream.keys) if config.run.mode != "offline" else None
     plan = _plan(config, stop)
     if plan is None:
         return
@@ -50,32 +51,36 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
         checkpoints = Checkpoints(folder.checkpoints, config.train.keep_checkpoints)
         state, tensors = checkpoints.latest() or (_fresh_state(plan), None)
         _check_same_run(state, plan, folder)
-        check_order(config, state, str(folder.path))
+        if config.run.mode != "offline" or not config.pool.replay:
+            check_order(config, state, str(folder.path))
         progress = stack.enter_context(closing(Progress(config.run.max_steps, sys.stderr)))
-        feed = open_feed(config, plan, state, keys)
-        stack.callback(feed.stop, "the trainer has ended")
+        supply = open_supply(config, plan, state, keys)
+        stack.callback(supply.stop, "the trainer has ended")
         write_json(folder.run_json, resolved)
-        progress.say(_opening(config, plan, feed, state))
-        feed.start()
+        progress.say(_opening(config, plan, supply, state))
+        supply.start()
         learner = Learner(config)
         if tensors is not None:
             learner.load(tensors)
         ledger = stack.enter_context(closing(Ledger(folder.ledger)))
         ledger.trim(state.step, state.dead_letters)
+        recorder = open_recorder(config, plan, folder.path, state.step)
+        if recorder is not None:
+            stack.callback(recorder.close)
         metrics = stack.enter_context(closing(MetricsLog(folder.metrics, state.step)))
         evaluation = (
             Evaluation(config.eval, config.augment.crop_size, learner.device) if config.eval.sets else None
         )
         scores = Scores(evaluation, learner, folder.evaluation, stop)
-        stalls = StallWatch(feed.status, feed.endpoint, progress, metrics.append)
-        source = open_source(config, feed, state, stop, stalls)
+        stalls = StallWatch(supply.status, supply.endpoint, progress, metrics.append)
         loop = Loop(
             config=config,
             samples=folder.samples,
-            feed=feed,
-            source=source,
+            supply=supply,
+            source=supply.open_source(stop, stalls),
             learner=learner,
             ledger=ledger,
+            recorder=recorder,
             checkpoints=checkpoints,
             metrics=metrics,
             meter=_meter(state),
@@ -162,13 +167,16 @@ def _meter(state: TrainedState) -> Meter:
     )
 
 
-def _opening(config: TrainerConfig, plan: Plan, feed: Feed, state: TrainedState) -> str:
+def _opening(config: TrainerConfig, plan: Plan, supply: Supply, state: TrainedState) -> str:
     origin = f"goes on after step {state.step}" if state.step else "begins"
+    places = [f"reading {config.pool.dir}"] if config.run.mode != "online" else []
+    if supply.endpoint:
+        admitted = ", for admitted keys only" if config.stream.keys else ""
+        places.append(f"listening at {supply.endpoint}{admitted}")
     return (
         f"run {config.run.name} {origin}: {plan.captions.counts}, batches of"
         f" {config.train.batch_groups} groups x {config.generation.views} views, peak learning rate"
-        f" {config.peak_lr:.3g}; listening at {feed.endpoint}"
-        + (", for admitted keys only" if config.stream.keys else "")
+        f" {config.peak_lr:.3g}; {' and '.join(places)}"
     )
 
 

@@ -109,6 +109,11 @@ class Feed:
             self._desk.leases.train(group_ids)
         self._waker.send(b"")
 
+    def claim(self) -> int:
+        """The next id, for another source to serve."""
+        with self._changed:
+            return self._desk.leases.claim()
+
     def status(self) -> FeedStatus:
         """Counts as they are now."""
         with self._changed:

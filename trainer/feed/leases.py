@@ -12,7 +12,7 @@ never exceed `window`, and no more ids are ever live or trained than `target`.
 
 import heapq
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -55,12 +55,14 @@ class Leases:
         target: int,
         window: int,
         in_order: bool = False,
+        elsewhere: Callable[[int], bool] = lambda group_id: False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """`in_order`: training needs the ids in ascending order, so none may take the room of a lower one."""
+        """`in_order`: training needs the ids in ascending order, so none may take the room of a lower one.
+        `elsewhere`: ids that a pool serves."""
         self._in_order = in_order
-        self._deal = Deal(done, rank, world)
+        self._deal = Deal(done, rank, world, elsewhere=elsewhere)
         self._next_ids = iter(self._deal)
         self._upcoming = next(self._next_ids)
         self._early: set[int] = set()
@@ -189,6 +191,10 @@ class Leases:
         group_id = self._upcoming
         self._upcoming = next(self._next_ids)
         return group_id
+
+    def claim(self) -> int:
+        """The next id, which from now on is the caller's to train on and never issued here."""
+        return self._take_upcoming()
 
     def _skip_early(self) -> None:
         while self._upcoming in self._early:

@@ -36,28 +36,31 @@ class OnlineSource:
         self._wait = Wait(feed, stop, watch)
         self._fresh: list[DrawnGroup] = []
 
-    def next_batch(self, step: int) -> Batch:
-        """The batch of this step; waits while none can be formed.
+    def next_batch(self, step: int, groups: int | None = None) -> Batch:
+        """The batch of this step, or `groups` of it where another source has the rest, all of them fresh;
+        waits while it can't be formed.
 
         Raises StopRequestedError when asked to stop meanwhile, FeedFailedError when the feed has died.
         """
-        self._wait.until(lambda: self._lacks(step))
-        missing = self._batch_groups - len(self._fresh)
+        needed = self._batch_groups if groups is None else groups
+        self._wait.until(lambda: self._lacks(step, needed))
+        missing = needed - len(self._fresh)
         chosen = [(group, 1) for group in self._fresh] + self._ring.draw(missing, step)
         return Batch(step=step, groups=tuple(g for g, _ in chosen), uses=tuple(use for _, use in chosen))
 
-    def _lacks(self, step: int) -> Want | None:
-        self._fresh += self._feed.take(self._batch_groups - len(self._fresh))
+    def _lacks(self, step: int, needed: int) -> Want | None:
+        self._fresh += self._feed.take(needed - len(self._fresh))
         fresh, reusable = len(self._fresh), len(self._ring.eligible(step))
-        if fresh == self._batch_groups:
+        min_fresh = max(0, self._min_fresh_groups - (self._batch_groups - needed))
+        if fresh == needed:
             return None
-        if fresh >= self._min_fresh_groups and fresh + reusable >= self._batch_groups:
+        if fresh >= min_fresh and fresh + reusable >= needed:
             return None
         return Want(
             step=step,
-            needed=self._batch_groups,
+            needed=needed,
             fresh=fresh,
-            min_fresh=self._min_fresh_groups,
+            min_fresh=min_fresh,
             reusable=reusable,
             barred=len(self._ring) - reusable + self._ring.used_up,
         )

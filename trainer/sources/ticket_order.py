@@ -6,6 +6,7 @@ feed ─groups, in any order→ [held by id] ─those that the step names→ Bat
 """
 
 import threading
+from collections.abc import Callable
 
 from trainer.batch import Batch, DrawnGroup
 from trainer.composition import Composition, Held
@@ -25,13 +26,16 @@ class TicketOrderSource:
         step: int,
         stop: threading.Event,
         watch: Watch | None = None,
+        pooled: Callable[[int], bool] = lambda group_id: False,
     ) -> None:
-        """`step`: trained so far. What the ring held then is expected from the feed again."""
+        """`step`: trained so far. What the ring held then is expected from the feed again. `pooled`: whether
+        a group is read from a pool."""
         self._feed = feed
         self._composition = composition
         self._step = step
         self._ring_groups = len(composition.ring(step))
         self._wait = Wait(feed, stop, watch)
+        self._pooled = pooled
         self._held: dict[int, DrawnGroup] = {}
         self._redrawn = {group_id for group_id, _, _ in composition.ring(step)}
         """Of the ring, those that have not come again yet."""
@@ -53,14 +57,19 @@ class TicketOrderSource:
     def _lacks(self, step: int, group_ids: list[int]) -> Want | None:
         self._take_all()
         wanted = self._redrawn.union(group_ids)
-        here = sum(group_id in self._held for group_id in wanted)
-        if here == len(wanted):
+        missing = wanted.difference(self._held)
+        if not missing:
             return None
         for group_id, reason in sorted(self._feed.dead_letters().items()):
             raise DeadLetterError(
                 f"in ticket order no group may be left out, and {group_id} is dead: {reason}"
             )
-        return Want(step=step, needed=len(wanted), fresh=here)
+        return Want(
+            step=step,
+            needed=len(wanted),
+            fresh=len(wanted) - len(missing),
+            from_pool=all(map(self._pooled, missing)),
+        )
 
     def _take_all(self) -> None:
         """All that have come, whatever step they are for; those trained before free their slots at once."""

@@ -65,9 +65,14 @@ def shuffle(rule: Rule, block: Block, round_: int) -> None:
     rest, mixed = block.groups, []
     for length in lengths:
         piece, rest = rest[: length * share], rest[length * share :]
-        if piece:
-            order = Permutation(len(piece), key, len(mixed))
-            mixed += [piece[order[i]] for i in range(len(piece))]
+        if not piece:
+            continue
+        start, moved = len(mixed), [-1] * len(piece)
+        for slot in range(share):  # a group changes its step and keeps its slot
+            order = Permutation(len(piece) // share, key, start + slot)
+            for step in range(len(piece) // share):
+                moved[step * share + slot] = piece[order[step] * share + slot]
+        mixed += moved
     block.groups = mixed
 
 
@@ -119,6 +124,9 @@ def test_the_promises_of_ticket_order_hold(rule: Rule) -> None:
         assert len(composition.ring(step)) <= rule.ring * rule.batch
         for i in ids:
             steps.setdefault(i, []).append(step)
+    for step in range(1, rounds * rule.ring + 1):
+        slots = Counter(composition.slot(i) for i, _ in composition.batch(step))
+        assert slots == dict.fromkeys(range(rule.batch // rule.reuse), rule.reuse), "each slot once a block"
     first_round = rule.ring * rule.batch
     through = composition.new_ids((rounds - rule.reuse) * rule.ring)
     for i, trained in steps.items():

@@ -63,6 +63,7 @@ CASES: list[tuple[Stall, dict[str, Any], dict[str, int], str]] = [
     (Stall.MIN_FRESH, DRAWING, {"min_fresh": 4, "reusable": 6}, "asks for 4 fresh groups and 2 have come"),
     (Stall.REUSE_LIMIT, DRAWING, {"reusable": 5, "barred": 9}, "2 of 8 groups are fresh and 5 may be used"),
     (Stall.NO_WORKER_NOW, GONE, {"reusable": 5, "barred": 9}, "every generator has left"),
+    (Stall.DECODING, GONE, {"from_pool": True}, "2 of 8 groups are decoded; raise pool.processes"),
 ]
 
 
