@@ -20,8 +20,8 @@ from trainer.device import resolve_device, resolve_precision
 from trainer.encoder import build_encoder
 from trainer.errors import NonFiniteLossError
 from trainer.head import Head
-from trainer.losses.multi_positive import single_rank
 from trainer.measures import alignment, rankme, uniformity
+from trainer.objectives.over_ranks import multi_positive_loss
 from trainer.optimizer import build_optimizer, learning_rate, set_learning_rate
 
 
@@ -76,18 +76,19 @@ class Learner:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             features_NF = self.encoder(images_NCHW)
             projected_ND = self.head(features_NF)
-        terms = single_rank(projected_ND, ids_N, config.train.temperature)
-        loss = terms.loss_sum / terms.valid_count
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(f"the loss of step {batch.step} is {loss.item()}; lower train.base_lr")
+        loss = multi_positive_loss(projected_ND, ids_N, config.train.temperature)
+        if not torch.isfinite(loss.value):
+            raise NonFiniteLossError(
+                f"the loss of step {batch.step} is {loss.value.item()}; lower train.base_lr"
+            )
         lr = learning_rate(batch.step - 1, config.peak_lr, config.train.warmup_steps, config.run.max_steps)
         set_learning_rate(self._optimizer, lr)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        loss.share.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         self._optimizer.step()
         return StepResult(
-            loss=loss.item(),
-            loss_excess=((terms.loss_sum.detach() - terms.floor_sum) / terms.valid_count).item(),
+            loss=loss.value.item(),
+            loss_excess=loss.excess.item(),
             lr=lr,
             features_NF=features_NF.detach(),
             projected_ND=projected_ND.detach(),
