@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from protocol.errors import UserError
 from trainer.config import TrainerConfig
+from trainer.objectives.needs import NEEDS
 
 RING_BATCHES = 16
 WINDOW_BATCHES = 4
@@ -53,13 +54,7 @@ def check(config: TrainerConfig) -> None:
     )
     if stream.order == "ticket":
         _check_ticket_order(config)
-    _need(
-        config.generation.views >= 2,
-        "generation.views",
-        "at least 2 views, since a group's images are each other's positives",
-        str(config.generation.views),
-        "raise it",
-    )
+    _check_objective(config)
     _need(
         config.train.warmup_steps < config.run.max_steps,
         "train.warmup_steps",
@@ -93,6 +88,41 @@ def _check_ticket_order(config: TrainerConfig) -> None:
         f"min_fresh <= 1 / max_reuse = {1 / stream.max_reuse:.3g}, the fresh share in ticket order",
         f"{stream.min_fresh:g}",
         "lower it, or lower max_reuse",
+    )
+
+
+def _check_objective(config: TrainerConfig) -> None:
+    name, views = config.train.objective, config.generation.views
+    needs = NEEDS[name]
+    _need(
+        views >= needs.views_min,
+        "generation.views",
+        f"at least {needs.views_min} views, {needs.views_why}",
+        str(views),
+        f"raise it, or choose another train.objective than {name}",
+    )
+    _need(
+        views <= needs.views_max,
+        "generation.views",
+        f"at most {needs.views_max} view, {needs.views_why}",
+        str(views),
+        "lower it and raise train.batch_groups for as many images,"
+        f" or choose another train.objective than {name}",
+    )
+    _need(
+        not needs.classes or bool(config.captions.classes),
+        "captions.classes",
+        f"a list of class names, since train.objective = {name} has them as labels",
+        "none",
+        "name a file with one class name a line",
+    )
+    model_type = config.model.encoder.get("model_type")
+    _need(
+        "folder" in config.model.encoder or not needs.model_types or model_type in needs.model_types,
+        "model.encoder",
+        f"model_type {' or '.join(needs.model_types)}, since train.objective = {name} trains nothing else",
+        repr(model_type),
+        "change it, or choose another train.objective",
     )
 
 

@@ -118,7 +118,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change() -> None:
     learner = Learner(CONFIG)
     learner.step(_batch(1))
     with torch.no_grad():
-        learner.head.out.weight.fill_(float("nan"))
+        learner.objective.parts.head.out.weight.fill_(float("nan"))
     before = {name: tensor.clone() for name, tensor in learner.encoder.named_parameters()}
     with pytest.raises(NonFiniteLossError, match="step 2"):
         learner.step(_batch(2))
