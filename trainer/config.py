@@ -139,6 +139,14 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         float, Meta(gt=0, description="weight of stablerep+'s image-text loss beside its image loss")
     ] = 1.0
     batch_groups: Annotated[int, Meta(ge=2, description="groups in a batch, over all ranks")] = 64
+    micro_batch: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="images that the encoder takes at once; the gradient is still the whole batch's, for"
+            " one more forward pass; 0 is all of them",
+        ),
+    ] = 0
     base_lr: Annotated[
         float, Meta(gt=0, description="the papers' rule: lr = base_lr x batch images / 512")
     ] = 2e-4

@@ -25,6 +25,7 @@ from trainer.device import resolve_device, resolve_precision
 from trainer.encoder import build_encoder
 from trainer.errors import NonFiniteLossError
 from trainer.measures import alignment, rankme, uniformity
+from trainer.micro_batch import MicroBatches, refuse_batch_norm
 from trainer.objectives.build import build_objective
 from trainer.objectives.needs import NEEDS
 from trainer.objectives.objective import Targets
@@ -73,6 +74,8 @@ class Learner:
         self.device = resolve_device(config.train)
         self.dtype = resolve_precision(config.train, self.device)
         self.encoder = build_encoder(config.model.encoder, config.augment.crop_size, config.run.seed)
+        if config.train.micro_batch:
+            refuse_batch_norm(self.encoder)
         self.objective = build_objective(config, self.encoder)
         self.encoder.to(self.device)
         self.objective.parts.to(self.device)
@@ -87,8 +90,16 @@ class Learner:
         targets = self._targets(batch)
         self.encoder.train()
         self.objective.parts.train()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            features_NF = self.objective.embed(images_NCHW, keys)
+
+        def embed(rows: slice) -> Tensor:
+            with self._autocast():
+                return self.objective.embed(images_NCHW[rows], keys[rows])
+
+        parts = None
+        if 0 < config.train.micro_batch < len(keys):
+            parts = MicroBatches(embed, len(keys), config.train.micro_batch, self.device)
+        features_NF = parts.forward() if parts else embed(slice(None))
+        with self._autocast():
             loss, projected_ND = self.objective.loss(features_NF, targets)
         if not torch.isfinite(loss.value):
             raise NonFiniteLossError(
@@ -98,6 +109,8 @@ class Learner:
         set_learning_rate(self._optimizer, lr)
         self._optimizer.zero_grad(set_to_none=True)
         loss.share.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        if parts:
+            parts.backward()
         self._optimizer.step()
         self.objective.after_update()
         return StepResult(
@@ -108,6 +121,9 @@ class Learner:
             projected_ND=projected_ND,
             ids_N=targets.ids_N,
         )
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def _targets(self, batch: Batch) -> Targets:
         captions = batch.captions()
@@ -122,10 +138,7 @@ class Learner:
     def encode(self, images_NCHW: Tensor) -> Tensor:
         """Normalised images -> features [N, F] float32 on the CPU, without gradient."""
         self.encoder.eval()
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
-        ):
+        with torch.inference_mode(), self._autocast():
             features_NF: Tensor = self.encoder(images_NCHW.to(self.device))
         return features_NF.float().cpu()
 

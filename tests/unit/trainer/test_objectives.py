@@ -150,6 +150,18 @@ def test_the_encoder_is_saved_as_a_plain_vision_model(name: str, tmp_path: Path)
     torch.testing.assert_close(learner.encode(images), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["stablerep+", "simclr", "mae"])
+def test_parts_of_a_batch_train_as_the_whole_does(name: str) -> None:
+    """With `micro_batch` the losses of the next steps are the same to float32's precision."""
+    whole, parts = config_of(name), config_of(name, micro_batch=5)
+    losses = [
+        [learner.step(batch_of(config, step)).loss for step in (1, 2, 3)]
+        for config in (whole, parts)
+        for learner in [learner_of(config)]
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 def test_simclr_sees_each_image_under_two_augmentations() -> None:
     """12 rows of 6 images, whose pairs have the same caption and other pixels."""
     config = config_of("simclr")
