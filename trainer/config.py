@@ -154,6 +154,14 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     betas: Annotated[tuple[Unit, Unit], Meta(description="AdamW's averages")] = (0.9, 0.98)
     weight_decay: Annotated[float, Meta(ge=0, description="on matrices and kernels only")] = 0.1
     warmup_steps: Annotated[int, Meta(ge=0, description="steps of linear warm-up before the cosine")] = 50
+    ema_decay: Annotated[
+        float,
+        Meta(ge=0, lt=1, description="of a moving average of the encoder's weights; 0 keeps none"),
+    ] = 0.0
+    export: Annotated[
+        Literal["trained", "ema"],
+        Meta(description="which encoder is evaluated and saved at the end: the trained one or its average"),
+    ] = "trained"
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Meta(description="arithmetic of the encoder; auto is bfloat16 where the hardware multiplies it"),

@@ -6,8 +6,8 @@ Shapes: N = G groups x V views x crops, group-major; H, W pixels; F encoder feat
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,45 +22,17 @@ from trainer.batch import Batch
 from trainer.checkpoint import Tensors
 from trainer.config import TrainerConfig
 from trainer.device import resolve_device, resolve_precision
-from trainer.encoder import build_encoder
+from trainer.encoder import Encoder, build_encoder
+from trainer.encoder_average import EncoderAverage
 from trainer.errors import NonFiniteLossError
-from trainer.measures import alignment, rankme, uniformity
 from trainer.micro_batch import MicroBatches, refuse_batch_norm
 from trainer.objectives.build import build_objective
 from trainer.objectives.needs import NEEDS
 from trainer.objectives.objective import Targets
 from trainer.optimizer import build_optimizer, learning_rate, set_learning_rate
+from trainer.step_result import StepResult
 
 Row = TypeVar("Row", np.uint8, np.int64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepResult:
-    """What one step came to."""
-
-    loss: float
-    loss_excess: float
-    """Loss less the least value it could have taken on this batch."""
-    lr: float
-    features_NF: Tensor
-    projected_ND: Tensor | None
-    """None where the objective compares no images."""
-    ids_N: Tensor
-
-    def measures(self) -> dict[str, float]:
-        """Alignment and uniformity of the projections, RankMe of the features.
-
-        What a batch can't tell is left out: alignment where no caption has two images, and all of them where
-        the objective compares no images.
-        """
-        if self.projected_ND is None:
-            return {}
-        found = {
-            "alignment": float(alignment(self.projected_ND, self.ids_N)),
-            "uniformity": float(uniformity(self.projected_ND)),
-            "rankme": float(rankme(self.features_NF)),
-        }
-        return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 class Learner:
@@ -79,17 +51,23 @@ class Learner:
         self.objective = build_objective(config, self.encoder)
         self.encoder.to(self.device)
         self.objective.parts.to(self.device)
+        decay = config.train.ema_decay
+        self._average = EncoderAverage(self.encoder, decay) if decay else None
         self._optimizer = build_optimizer([self.encoder, self.objective.parts], config.train)
         self._augment = Augment(config.augment, self.device)
 
     def step(self, batch: Batch) -> StepResult:
-        """Trains on one batch. Raises NonFiniteLossError before the weights are touched."""
+        """Trains on one batch. Raises NonFiniteLossError before the weights are touched.
+
+        Its statistics are put back then, so that what is saved after it is what the last step left.
+        """
         config = self._config
         keys = batch.keys(config.run.seed, self._crops)
         images_NCHW = self._augment(_repeat(batch.images_NHWC(), self._crops), keys)
         targets = self._targets(batch)
         self.encoder.train()
         self.objective.parts.train()
+        statistics = [buffer.clone() for buffer in self._buffers()]
 
         def embed(rows: slice) -> Tensor:
             with self._autocast():
@@ -101,18 +79,23 @@ class Learner:
         features_NF = parts.forward() if parts else embed(slice(None))
         with self._autocast():
             loss, projected_ND = self.objective.loss(features_NF, targets)
-        if not torch.isfinite(loss.value):
-            raise NonFiniteLossError(
-                f"the loss of step {batch.step} is {loss.value.item()}; lower train.base_lr"
-            )
-        lr = learning_rate(batch.step - 1, config.peak_lr, config.train.warmup_steps, config.run.max_steps)
-        set_learning_rate(self._optimizer, lr)
         self._optimizer.zero_grad(set_to_none=True)
         loss.share.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         if parts:
             parts.backward()
+        lr = learning_rate(batch.step - 1, config.peak_lr, config.train.warmup_steps, config.run.max_steps)
+        if wrong := self._not_finite(loss.value):
+            for buffer, before in zip(self._buffers(), statistics, strict=True):
+                buffer.copy_(before)
+            raise NonFiniteLossError(
+                f"the {wrong} of step {batch.step} is not finite at a learning rate of {lr:.3g};"
+                f" lower train.{'lr' if config.train.lr else 'base_lr'}"
+            )
+        set_learning_rate(self._optimizer, lr)
         self._optimizer.step()
         self.objective.after_update()
+        if self._average:
+            self._average.update(self.encoder, batch.step)
         return StepResult(
             loss=loss.value.item(),
             loss_excess=loss.excess.item(),
@@ -121,6 +104,19 @@ class Learner:
             projected_ND=projected_ND,
             ids_N=targets.ids_N,
         )
+
+    def _not_finite(self, loss: Tensor) -> str:
+        """`loss` or `gradient`, whichever is infinite or no number; empty where both are finite."""
+        weights = [weight for group in self._optimizer.param_groups for weight in group["params"]]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        # The largest magnitude: a sum of squares may overflow where each gradient is finite.
+        largest = torch.nn.utils.get_total_norm(gradients, norm_type=math.inf)
+        if torch.isfinite(loss + largest):  # one wait for the device, not two
+            return ""
+        return "gradient" if torch.isfinite(loss) else "loss"
+
+    def _buffers(self) -> Iterator[Tensor]:
+        return chain(self.encoder.buffers(), self.objective.parts.buffers())
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -136,20 +132,25 @@ class Learner:
         return Targets(ids_N=ids_N, classes_N=classes_N, captions=captions)
 
     def encode(self, images_NCHW: Tensor) -> Tensor:
-        """Normalised images -> features [N, F] float32 on the CPU, without gradient."""
-        self.encoder.eval()
+        """Normalised images -> features [N, F] float32 on the CPU, of the encoder that is exported."""
+        encoder = self._exported().eval()
         with torch.inference_mode(), self._autocast():
-            features_NF: Tensor = self.encoder(images_NCHW.to(self.device))
+            features_NF: Tensor = encoder(images_NCHW.to(self.device))
         return features_NF.float().cpu()
 
     def save_encoder(self, folder: Path) -> None:
         """Writes a folder that `AutoModel.from_pretrained` loads."""
-        self.encoder.save(folder)
+        self._exported().save(folder)
+
+    def _exported(self) -> Encoder:
+        return self._average.encoder if self._average and self._config.train.export == "ema" else self.encoder
 
     def tensors(self) -> Tensors:
         """Weights, optimizer state and torch's random state, for a checkpoint."""
         tensors = {f"encoder.{k}": v for k, v in self.encoder.state_dict().items()}
         tensors |= self.objective.parts.state_dict()
+        if self._average:
+            tensors |= {f"ema.{k}": v for k, v in self._average.encoder.state_dict().items()}
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         tensors["rng.torch"] = torch.get_rng_state()
@@ -158,6 +159,8 @@ class Learner:
     def load(self, tensors: Tensors) -> None:
         """Takes all that back. Raises UserError where the checkpoint is of another model."""
         by_owner: dict[str, Tensors] = {"encoder": {}, "optimizer": {}, "rng": {}}
+        if self._average:
+            by_owner["ema"] = {}
         parts: Tensors = {}
         for name, tensor in tensors.items():
             owner, key = name.split(".", 1)
@@ -168,10 +171,12 @@ class Learner:
         try:
             self.encoder.load_state_dict(by_owner["encoder"])
             self.objective.parts.load_state_dict(parts)
+            if self._average:
+                self._average.encoder.load_state_dict(by_owner["ema"])
         except RuntimeError as error:
             raise UserError(
                 "checkpoint is of another model",
-                expected="the [model] and [augment] sections and the train.objective that the run began with",
+                expected="the [model], [augment], train.objective and train.ema_decay it began with",
                 got=str(error).splitlines()[1].strip() if "\n" in str(error) else str(error),
                 where="model",
                 mend="restore them, or choose another --run.name",

@@ -56,6 +56,13 @@ def check(config: TrainerConfig) -> None:
         _check_ticket_order(config)
     _check_objective(config)
     _need(
+        config.train.export != "ema" or config.train.ema_decay > 0,
+        "train.export",
+        "train.ema_decay > 0, since train.export = ema saves the average",
+        str(config.train.ema_decay),
+        "set it, for example to 0.999, or set train.export = trained",
+    )
+    _need(
         config.train.warmup_steps < config.run.max_steps,
         "train.warmup_steps",
         f"warmup_steps < run.max_steps = {config.run.max_steps}",

@@ -20,13 +20,14 @@ from trainer.config import TrainerConfig
 from trainer.done import DoneIds
 from trainer.errors import DeadLetterError, FeedFailedError, NonFiniteLossError, StopRequestedError
 from trainer.feed.feed import Feed
-from trainer.learner import Learner, StepResult
+from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.metrics import Meter, MetricsLog, Row
 from trainer.progress import Progress
 from trainer.samples import save_samples
 from trainer.sources.source import Source
 from trainer.stall_watch import StallWatch
+from trainer.step_result import StepResult
 
 Value = TypeVar("Value")
 
@@ -81,9 +82,12 @@ class Loop:
                     saved = self.step
         except StopRequestedError:
             self.stop.set()
-        except (DeadLetterError, FeedFailedError, NonFiniteLossError):
+        except (DeadLetterError, FeedFailedError, NonFiniteLossError) as error:
             if saved != self.step:
                 self.save()  # all of them leave the weights of the last step whole
+            if isinstance(error, NonFiniteLossError):
+                last_good = self.checkpoints.path(self.step)
+                raise NonFiniteLossError(f"{error}; the last good checkpoint is {last_good}") from error
             raise
         if saved != self.step:
             self.save()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from generator_service.fake import FakeEngine
 from launcher.key_folder import KeyFolder
@@ -277,9 +279,14 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_weights(tmp_path: Path) ->
     generator.communicate(timeout=20)
     assert trainer.returncode == 1, errors
     [line] = [line for line in errors.splitlines() if line.startswith("streamrep: ")]
-    assert line.startswith("streamrep: NonFiniteLoss: the loss of step")
     run = tmp_path / "runs" / "r"
+    assert re.match(r"streamrep: NonFiniteLoss: the (loss|gradient) of step \d+ is not finite", line), line
+    assert re.search(r"at a learning rate of [\d.e+]+; lower train\.lr; the last good checkpoint is", line), (
+        line
+    )
     steps = max(step for (step,) in _query(run, "SELECT DISTINCT step FROM uses"))
     latest = Checkpoints(run / "checkpoints", keep=2).latest()
     assert latest is not None
     assert latest[0].step == steps
+    assert line.endswith(str(run / "checkpoints" / f"step-{steps:09d}"))
+    assert all(torch.isfinite(tensor).all() for tensor in latest[1].values())
