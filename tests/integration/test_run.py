@@ -1,6 +1,7 @@
 """Whole runs of the `streamrep` command with the fake engine: what is typed, and what is left on disk."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -251,6 +252,26 @@ def test_bad_input_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
         taken.listen()
         endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         assert endpoint in _fails_in_one_line(["train", path, "--stream.bind", endpoint])
+
+
+@pytest.mark.timeout(180)
+def test_supcon_takes_its_labels_from_the_class_names_in_captions(tmp_path: Path) -> None:
+    """Groups of one class are each other's positives; a caption without a class is refused at the door."""
+    captions, classes = tmp_path / "captions.txt", tmp_path / "classes.txt"
+    captions.write_text("".join(f"a {'fish' if i % 2 else 'rose'} of kind {i}\n" for i in range(40)))
+    classes.write_text("rose\nfish\n")
+    path = str(_run_file(tmp_path, run__max_steps=4, train__objective="supcon"))
+    words = [path, "--captions.source", str(captions), "--captions.classes", str(classes)]
+    process = _start("up", *words)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    # The loss less its excess is the mean log of the number of positives: log(2) with captions as labels.
+    floors = [row["loss"] - row["loss_excess"] for row in _rows(tmp_path / "runs" / "r")]
+    assert len(floors) == 2
+    assert min(floors) > math.log(8)
+    captions.write_text("a fish\na dog\n")
+    line = _fails_in_one_line(["train", *words])
+    assert "one of the 2 class names in 'a dog', got none" in line
 
 
 @pytest.mark.timeout(180)
