@@ -70,12 +70,20 @@ class Batch:
         """[groups * views]: the loss's labels."""
         return np.repeat(np.array([g.ticket.caption_id for g in self.groups], dtype=np.int64), self.views)
 
-    def keys(self, run_seed: int) -> list[tuple[int, int, int, int]]:
-        """One an image: (run seed, group_id, view, use), from which its augmentation is drawn."""
+    def captions(self) -> dict[int, str]:
+        """The distinct captions by id, in the order in which they first come."""
+        return {group.ticket.caption_id: group.ticket.caption for group in self.groups}
+
+    def keys(self, run_seed: int, crops: int = 1) -> list[tuple[int, int, int, int]]:
+        """`crops` an image: (run seed, group_id, view, use), from which its augmentation is drawn.
+
+        The last part of a further crop's key is the use plus crop x 2^32.
+        """
         return [
-            (run_seed, group.group_id, group.ticket.first_view + i, use)
+            (run_seed, group.group_id, group.ticket.first_view + i, use + (crop << 32))
             for group, use in zip(self.groups, self.uses, strict=True)
             for i in range(self.views)
+            for crop in range(crops)
         ]
 
     @property

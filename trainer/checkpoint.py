@@ -57,7 +57,7 @@ class Checkpoints:
 
     def save(self, state: TrainedState, tensors: Tensors) -> Path:
         """Writes one checkpoint and drops the oldest beyond `keep`. A crash leaves the last whole one."""
-        final = self._folder / f"step-{state.step:09d}"
+        final = self.path(state.step)
         temporary = self._folder / f".writing-{state.step:09d}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -72,6 +72,10 @@ class Checkpoints:
         for old in self._whole()[: -self._keep]:
             shutil.rmtree(old)
         return final
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of `step` is, once it is whole."""
+        return self._folder / f"step-{step:09d}"
 
     def latest(self) -> tuple[TrainedState, Tensors] | None:
         """The newest checkpoint, or None. Raises UserError when it can't be read."""

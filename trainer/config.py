@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from protocol.generation import GenerationSpec
+from trainer.objectives.needs import NEEDS, ObjectiveName
 
 Unit = Annotated[float, Meta(ge=0, le=1)]
 
@@ -54,6 +55,13 @@ class CaptionsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     index: Annotated[str, Meta(description="folder that keeps the index of a source of more than 4 MiB")] = (
         "runs/.captions"
     )
+    classes: Annotated[
+        str,
+        Meta(
+            description="for supcon: a UTF-8 text file with one class name a line; the class of a caption is"
+            " the longest name that stands in it"
+        ),
+    ] = ""
 
 
 class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,14 +166,54 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     head_layers: Annotated[int, Meta(ge=1, le=8, description="linear layers of the projection head")] = 3
     head_hidden: Annotated[int, Meta(ge=1, description="width between them")] = 4096
     head_out: Annotated[int, Meta(ge=1, description="dimension in which the loss compares images")] = 256
+    text: Annotated[
+        dict[str, Any],
+        Meta(
+            description="for stablerep+ and clip: fields of transformers' CLIPTextConfig, whose defaults are"
+            " the papers'; vocabulary and length come from the tokenizer"
+        ),
+    ] = field(default_factory=dict)
+    tokenizer: Annotated[
+        str,
+        Meta(
+            description="of the text tower: `embedded`, or a model folder of diffusers, or its tokenizer"
+            " folder"
+        ),
+    ] = "embedded"
+    mae: Annotated[
+        dict[str, Any],
+        Meta(
+            description="for mae: mask_ratio, norm_pix_loss and decoder_* fields of transformers'"
+            " ViTMAEConfig"
+        ),
+    ] = field(default_factory=dict)
 
 
 class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[train]"""
 
-    objective: Annotated[Literal["stablerep"], Meta(description="what is minimised")] = "stablerep"
-    temperature: Annotated[float, Meta(gt=0, description="of the multi-positive loss")] = 0.1
+    objective: Annotated[
+        ObjectiveName,
+        Meta(
+            description="what is minimised; simclr and clip need generation.views = 1, stablerep, stablerep+"
+            " and supcon at least 2, mae a vit"
+        ),
+    ] = "stablerep"
+    temperature: Annotated[
+        float, Meta(gt=0, description="of the losses that compare images; images and texts have a learnt one")
+    ] = 0.1
+    text_weight: Annotated[
+        float, Meta(gt=0, description="weight of stablerep+'s image-text loss beside its image loss")
+    ] = 1.0
     batch_groups: Annotated[int, Meta(ge=2, description="groups in a batch, over all ranks")] = 64
+    micro_batch: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="images that the encoder takes at once; the gradient is still the whole batch's, for"
+            " one more forward pass; 0 is all of them",
+        ),
+    ] = 0
     base_lr: Annotated[
         float, Meta(gt=0, description="the papers' rule: lr = base_lr x batch images / 512")
     ] = 2e-4
@@ -173,6 +221,14 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     betas: Annotated[tuple[Unit, Unit], Meta(description="AdamW's averages")] = (0.9, 0.98)
     weight_decay: Annotated[float, Meta(ge=0, description="on matrices and kernels only")] = 0.1
     warmup_steps: Annotated[int, Meta(ge=0, description="steps of linear warm-up before the cosine")] = 50
+    ema_decay: Annotated[
+        float,
+        Meta(ge=0, lt=1, description="of a moving average of the encoder's weights; 0 keeps none"),
+    ] = 0.0
+    export: Annotated[
+        Literal["trained", "ema"],
+        Meta(description="which encoder is evaluated and saved at the end: the trained one or its average"),
+    ] = "trained"
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Meta(description="arithmetic of the encoder; auto is bfloat16 where the hardware multiplies it"),
@@ -244,8 +300,8 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def batch_images(self) -> int:
-        """Images of one optimizer step over all ranks."""
-        return self.train.batch_groups * self.generation.views
+        """Images that the encoder sees in one optimizer step over all ranks, each augmentation for itself."""
+        return self.train.batch_groups * self.generation.views * NEEDS[self.train.objective].crops
 
     @property
     def peak_lr(self) -> float:

@@ -7,7 +7,7 @@ protocol.errors.StreamrepError
 ├── FeedFailedError          the feed's thread ended; carries its reason into the loop
 ├── TooManyDeadLettersError  over 1% of at least 20 tickets can't be drawn by any worker
 ├── DeadLetterError          in ticket order one group that no worker can draw ends the run
-├── NonFiniteLossError       the loss is not a number; raised before the weights are touched
+├── NonFiniteLossError       the loss or its gradient is not a number; raised before the weights are touched
 └── StopRequestedError       somebody asked the run to end; the loop checkpoints and leaves
 """
 
@@ -40,7 +40,7 @@ class DeadLetterError(StreamrepError):
 
 
 class NonFiniteLossError(StreamrepError):
-    """The loss of a step is infinite or not a number."""
+    """The loss of a step, or a part of its gradient, is infinite or not a number."""
 
 
 class StopRequestedError(StreamrepError):

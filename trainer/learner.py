@@ -1,14 +1,19 @@
 """One optimizer step on one batch.
 
-images ─augment→ encoder ─features→ head ─projections→ multi-positive loss ─gradient→ AdamW
+images ─augment→ objective.embed (the encoder) ─features→ objective.loss ─gradient→ AdamW
 
-Shapes: N = G groups x V views, group-major; H, W pixels; F encoder features; D projected dimensions.
+Shapes: N = G groups x V views x crops, group-major; H, W pixels; F encoder features; D projected dimensions.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from protocol.errors import UserError
@@ -17,101 +22,135 @@ from trainer.batch import Batch
 from trainer.checkpoint import Tensors
 from trainer.config import TrainerConfig
 from trainer.device import resolve_device, resolve_precision
-from trainer.encoder import build_encoder
+from trainer.encoder import Encoder, build_encoder
+from trainer.encoder_average import EncoderAverage
 from trainer.errors import NonFiniteLossError
-from trainer.head import Head
-from trainer.losses.multi_positive import single_rank
-from trainer.measures import alignment, rankme, uniformity
+from trainer.micro_batch import MicroBatches, refuse_batch_norm
+from trainer.objectives.build import build_objective
+from trainer.objectives.needs import NEEDS
+from trainer.objectives.objective import Targets
 from trainer.optimizer import build_optimizer, learning_rate, set_learning_rate
+from trainer.step_result import StepResult
 
-
-@dataclass(frozen=True, kw_only=True)
-class StepResult:
-    """What one step came to."""
-
-    loss: float
-    loss_excess: float
-    """Loss less the least value it could have taken on this batch."""
-    lr: float
-    features_NF: Tensor
-    projected_ND: Tensor
-    ids_N: Tensor
-
-    def measures(self) -> dict[str, float]:
-        """Alignment and uniformity of the projections, RankMe of the features."""
-        return {
-            "alignment": float(alignment(self.projected_ND, self.ids_N)),
-            "uniformity": float(uniformity(self.projected_ND)),
-            "rankme": float(rankme(self.features_NF)),
-        }
+Row = TypeVar("Row", np.uint8, np.int64)
 
 
 class Learner:
-    """Encoder, head, optimizer and augmentation of one run."""
+    """Encoder, objective, optimizer and augmentation of one run."""
 
-    def __init__(self, config: TrainerConfig) -> None:
+    def __init__(self, config: TrainerConfig, class_of: Callable[[str], int] | None = None) -> None:
+        """`class_of` gives the class of a caption, for the objectives that need classes."""
         self._config = config
+        self._class_of = class_of
+        self._crops = NEEDS[config.train.objective].crops
         self.device = resolve_device(config.train)
         self.dtype = resolve_precision(config.train, self.device)
-        seed, model = config.run.seed, config.model
-        self.encoder = build_encoder(model.encoder, config.augment.crop_size, seed).to(self.device)
-        self.head = Head(
-            self.encoder.dim,
-            model.head_hidden,
-            model.head_out,
-            model.head_layers,
-            config.generation.views,
-            seed=seed,
-        ).to(self.device)
-        self._optimizer = build_optimizer([self.encoder, self.head], config.train)
+        self.encoder = build_encoder(config.model.encoder, config.augment.crop_size, config.run.seed)
+        if config.train.micro_batch:
+            refuse_batch_norm(self.encoder)
+        self.objective = build_objective(config, self.encoder)
+        self.encoder.to(self.device)
+        self.objective.parts.to(self.device)
+        decay = config.train.ema_decay
+        self._average = EncoderAverage(self.encoder, decay) if decay else None
+        self._optimizer = build_optimizer([self.encoder, self.objective.parts], config.train)
         self._augment = Augment(config.augment, self.device)
 
     def step(self, batch: Batch) -> StepResult:
-        """Trains on one batch. Raises NonFiniteLossError before the weights are touched."""
+        """Trains on one batch. Raises NonFiniteLossError before the weights are touched.
+
+        Its statistics are put back then, so that what is saved after it is what the last step left.
+        """
         config = self._config
-        images_NCHW = self._augment(batch.images_NHWC(), batch.keys(config.run.seed))
-        ids_N = torch.from_numpy(batch.caption_ids()).to(self.device)
+        keys = batch.keys(config.run.seed, self._crops)
+        images_NCHW = self._augment(_repeat(batch.images_NHWC(), self._crops), keys)
+        targets = self._targets(batch)
         self.encoder.train()
-        self.head.train()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            features_NF = self.encoder(images_NCHW)
-            projected_ND = self.head(features_NF)
-        terms = single_rank(projected_ND, ids_N, config.train.temperature)
-        loss = terms.loss_sum / terms.valid_count
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(f"the loss of step {batch.step} is {loss.item()}; lower train.base_lr")
-        lr = learning_rate(batch.step - 1, config.peak_lr, config.train.warmup_steps, config.run.max_steps)
-        set_learning_rate(self._optimizer, lr)
+        self.objective.parts.train()
+        statistics = [buffer.clone() for buffer in self._buffers()]
+
+        def embed(rows: slice) -> Tensor:
+            with self._autocast():
+                return self.objective.embed(images_NCHW[rows], keys[rows])
+
+        parts = None
+        if 0 < config.train.micro_batch < len(keys):
+            parts = MicroBatches(embed, len(keys), config.train.micro_batch, self.device)
+        features_NF = parts.forward() if parts else embed(slice(None))
+        with self._autocast():
+            loss, projected_ND = self.objective.loss(features_NF, targets)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        loss.share.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        if parts:
+            parts.backward()
+        lr = learning_rate(batch.step - 1, config.peak_lr, config.train.warmup_steps, config.run.max_steps)
+        if wrong := self._not_finite(loss.value):
+            for buffer, before in zip(self._buffers(), statistics, strict=True):
+                buffer.copy_(before)
+            raise NonFiniteLossError(
+                f"the {wrong} of step {batch.step} is not finite at a learning rate of {lr:.3g};"
+                f" lower train.{'lr' if config.train.lr else 'base_lr'}"
+            )
+        set_learning_rate(self._optimizer, lr)
         self._optimizer.step()
+        self.objective.after_update()
+        if self._average:
+            self._average.update(self.encoder, batch.step)
         return StepResult(
-            loss=loss.item(),
-            loss_excess=((terms.loss_sum.detach() - terms.floor_sum) / terms.valid_count).item(),
+            loss=loss.value.item(),
+            loss_excess=loss.excess.item(),
             lr=lr,
             features_NF=features_NF.detach(),
-            projected_ND=projected_ND.detach(),
-            ids_N=ids_N,
+            projected_ND=projected_ND,
+            ids_N=targets.ids_N,
         )
 
+    def _not_finite(self, loss: Tensor) -> str:
+        """`loss` or `gradient`, whichever is infinite or no number; empty where both are finite."""
+        weights = [weight for group in self._optimizer.param_groups for weight in group["params"]]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        # The largest magnitude: a sum of squares may overflow where each gradient is finite.
+        largest = torch.nn.utils.get_total_norm(gradients, norm_type=math.inf)
+        if torch.isfinite(loss + largest):  # one wait for the device, not two
+            return ""
+        return "gradient" if torch.isfinite(loss) else "loss"
+
+    def _buffers(self) -> Iterator[Tensor]:
+        return chain(self.encoder.buffers(), self.objective.parts.buffers())
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def _targets(self, batch: Batch) -> Targets:
+        captions = batch.captions()
+        ids = _repeat(batch.caption_ids(), self._crops)
+        classes_N = None
+        if self._class_of is not None:
+            classes = {caption_id: self._class_of(caption) for caption_id, caption in captions.items()}
+            classes_N = torch.tensor([classes[int(i)] for i in ids], device=self.device)
+        ids_N = torch.from_numpy(ids).to(self.device)
+        return Targets(ids_N=ids_N, classes_N=classes_N, captions=captions)
+
     def encode(self, images_NCHW: Tensor) -> Tensor:
-        """Normalised images -> features [N, F] float32 on the CPU, without gradient."""
-        self.encoder.eval()
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32),
-        ):
-            features_NF: Tensor = self.encoder(images_NCHW.to(self.device))
+        """Normalised images -> features [N, F] float32 on the CPU, of the encoder that is exported."""
+        encoder = self._exported().eval()
+        with torch.inference_mode(), self._autocast():
+            features_NF: Tensor = encoder(images_NCHW.to(self.device))
         return features_NF.float().cpu()
 
     def save_encoder(self, folder: Path) -> None:
         """Writes a folder that `AutoModel.from_pretrained` loads."""
-        self.encoder.save(folder)
+        self._exported().save(folder)
+
+    def _exported(self) -> Encoder:
+        return self._average.encoder if self._average and self._config.train.export == "ema" else self.encoder
 
     def tensors(self) -> Tensors:
         """Weights, optimizer state and torch's random state, for a checkpoint."""
         tensors = {f"encoder.{k}": v for k, v in self.encoder.state_dict().items()}
-        tensors |= {f"head.{k}": v for k, v in self.head.state_dict().items()}
+        tensors |= self.objective.parts.state_dict()
+        if self._average:
+            tensors |= {f"ema.{k}": v for k, v in self._average.encoder.state_dict().items()}
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         tensors["rng.torch"] = torch.get_rng_state()
@@ -119,26 +158,39 @@ class Learner:
 
     def load(self, tensors: Tensors) -> None:
         """Takes all that back. Raises UserError where the checkpoint is of another model."""
-        by_part: dict[str, Tensors] = {"encoder": {}, "head": {}, "optimizer": {}, "rng": {}}
+        by_owner: dict[str, Tensors] = {"encoder": {}, "optimizer": {}, "rng": {}}
+        if self._average:
+            by_owner["ema"] = {}
+        parts: Tensors = {}
         for name, tensor in tensors.items():
-            part, key = name.split(".", 1)
-            by_part[part][key] = tensor
+            owner, key = name.split(".", 1)
+            if owner in by_owner:
+                by_owner[owner][key] = tensor
+            else:
+                parts[name] = tensor
         try:
-            self.encoder.load_state_dict(by_part["encoder"])
-            self.head.load_state_dict(by_part["head"])
+            self.encoder.load_state_dict(by_owner["encoder"])
+            self.objective.parts.load_state_dict(parts)
+            if self._average:
+                self._average.encoder.load_state_dict(by_owner["ema"])
         except RuntimeError as error:
             raise UserError(
                 "checkpoint is of another model",
-                expected="the [model] and [augment] sections that the run began with",
+                expected="the [model], [augment], train.objective and train.ema_decay it began with",
                 got=str(error).splitlines()[1].strip() if "\n" in str(error) else str(error),
                 where="model",
                 mend="restore them, or choose another --run.name",
             ) from error
         state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in by_part["optimizer"].items():
+        for key, tensor in by_owner["optimizer"].items():
             index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = tensor
         self._optimizer.load_state_dict(
             {"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]}
         )
-        torch.set_rng_state(by_part["rng"]["torch"])
+        torch.set_rng_state(by_owner["rng"]["torch"])
+
+
+def _repeat(rows: NDArray[Row], crops: int) -> NDArray[Row]:
+    """Each row `crops` times in a row."""
+    return rows if crops == 1 else np.repeat(rows, crops, axis=0)

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from protocol.errors import UserError
 from trainer.config import TrainerConfig
+from trainer.objectives.needs import NEEDS
 
 RING_BATCHES = 16
 WINDOW_BATCHES = 4
@@ -53,12 +54,13 @@ def check(config: TrainerConfig) -> None:
     )
     if stream.order == "ticket":
         _check_ticket_order(config)
+    _check_objective(config)
     _need(
-        config.generation.views >= 2,
-        "generation.views",
-        "at least 2 views, since a group's images are each other's positives",
-        str(config.generation.views),
-        "raise it",
+        config.train.export != "ema" or config.train.ema_decay > 0,
+        "train.export",
+        "train.ema_decay > 0, since train.export = ema saves the average",
+        str(config.train.ema_decay),
+        "set it, for example to 0.999, or set train.export = trained",
     )
     _need(
         bool(config.pool.dir) or not (config.pool.write or config.run.mode != "online"),
@@ -125,6 +127,41 @@ def _check_share(config: TrainerConfig) -> None:
         "a share below 1, or an end to it in pool.until",
         "1 for ever",
         "that is run.mode = offline",
+    )
+
+
+def _check_objective(config: TrainerConfig) -> None:
+    name, views = config.train.objective, config.generation.views
+    needs = NEEDS[name]
+    _need(
+        views >= needs.views_min,
+        "generation.views",
+        f"at least {needs.views_min} views, {needs.views_why}",
+        str(views),
+        f"raise it, or choose another train.objective than {name}",
+    )
+    _need(
+        views <= needs.views_max,
+        "generation.views",
+        f"at most {needs.views_max} view, {needs.views_why}",
+        str(views),
+        "lower it and raise train.batch_groups for as many images,"
+        f" or choose another train.objective than {name}",
+    )
+    _need(
+        not needs.classes or bool(config.captions.classes),
+        "captions.classes",
+        f"a list of class names, since train.objective = {name} has them as labels",
+        "none",
+        "name a file with one class name a line",
+    )
+    model_type = config.model.encoder.get("model_type")
+    _need(
+        "folder" in config.model.encoder or not needs.model_types or model_type in needs.model_types,
+        "model.encoder",
+        f"model_type {' or '.join(needs.model_types)}, since train.objective = {name} trains nothing else",
+        repr(model_type),
+        "change it, or choose another train.objective",
     )
 
 

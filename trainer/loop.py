@@ -25,7 +25,7 @@ from trainer.errors import (
     PoolDamagedError,
     StopRequestedError,
 )
-from trainer.learner import Learner, StepResult
+from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.metrics import Meter, MetricsLog, Row
 from trainer.pool.recorder import Recorder
@@ -33,6 +33,7 @@ from trainer.progress import Progress
 from trainer.samples import save_samples
 from trainer.sources.source import Source
 from trainer.stall_watch import StallWatch
+from trainer.step_result import StepResult
 from trainer.supply import Supply
 
 Value = TypeVar("Value")
@@ -90,9 +91,12 @@ class Loop:
                     saved = self.step
         except StopRequestedError:
             self.stop.set()
-        except (DeadLetterError, FeedFailedError, NonFiniteLossError, PoolDamagedError):
+        except (DeadLetterError, FeedFailedError, NonFiniteLossError, PoolDamagedError) as error:
             if saved != self.step:
                 self.save()  # all of them leave the weights of the last step whole
+            if isinstance(error, NonFiniteLossError):
+                last_good = self.checkpoints.path(self.step)
+                raise NonFiniteLossError(f"{error}; the last good checkpoint is {last_good}") from error
             raise
         if saved != self.step:
             self.save()

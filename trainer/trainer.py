@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from protocol.keys import read_trainer_keys
 from trainer import limits
 from trainer.captions import load_captions
 from trainer.checkpoint import Checkpoints, TrainedState
+from trainer.class_names import load_class_names
 from trainer.config import TrainerConfig
 from trainer.done import DoneIds
 from trainer.errors import StopRequestedError
@@ -25,6 +27,7 @@ from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.loop import Loop
 from trainer.metrics import Meter, MetricsLog
+from trainer.objectives.needs import NEEDS
 from trainer.plan import Plan
 from trainer.pool.recorder import open_recorder
 from trainer.progress import Progress
@@ -46,6 +49,7 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
     plan = _plan(config, stop)
     if plan is None:
         return
+    class_of = _class_of(config, plan)
     with ExitStack() as stack:
         folder = stack.enter_context(closing(RunFolder(config.run)))
         checkpoints = Checkpoints(folder.checkpoints, config.train.keep_checkpoints)
@@ -59,7 +63,7 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
         write_json(folder.run_json, resolved)
         progress.say(_opening(config, plan, supply, state))
         supply.start()
-        learner = Learner(config)
+        learner = Learner(config, class_of)
         if tensors is not None:
             learner.load(tensors)
         ledger = stack.enter_context(closing(Ledger(folder.ledger)))
@@ -127,6 +131,16 @@ def _train(loop: Loop, scores: Scores, folder: RunFolder, *, is_new: bool) -> No
     _save_encoder(loop.learner, folder)
     write_json(folder.summary, _summary(loop, scores, folder, time.monotonic() - began))
     loop.progress.say(f"finished; see {loop.write_report()}")
+
+
+def _class_of(config: TrainerConfig, plan: Plan) -> Callable[[str], int] | None:
+    """The class of a caption, where the objective asks; every caption of the run was found to have one."""
+    if not NEEDS[config.train.objective].classes:
+        return None
+    names = load_class_names(config.captions.classes)
+    for caption in plan.captions.texts:
+        names.class_of(caption)
+    return names.class_of
 
 
 def _fresh_state(plan: Plan) -> TrainedState:

@@ -1,7 +1,9 @@
 """Whole runs of the `streamrep` command with the fake engine: what is typed, and what is left on disk."""
 
 import json
+import math
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from generator_service.fake import FakeEngine
 from launcher.key_folder import KeyFolder
@@ -265,6 +268,26 @@ def test_bad_input_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(180)
+def test_supcon_takes_its_labels_from_the_class_names_in_captions(tmp_path: Path) -> None:
+    """Groups of one class are each other's positives; a caption without a class is refused at the door."""
+    captions, classes = tmp_path / "captions.txt", tmp_path / "classes.txt"
+    captions.write_text("".join(f"a {'fish' if i % 2 else 'rose'} of kind {i}\n" for i in range(40)))
+    classes.write_text("rose\nfish\n")
+    path = str(_run_file(tmp_path, run__max_steps=4, train__objective="supcon"))
+    words = [path, "--captions.source", str(captions), "--captions.classes", str(classes)]
+    process = _start("up", *words)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    # The loss less its excess is the mean log of the number of positives: log(2) with captions as labels.
+    floors = [row["loss"] - row["loss_excess"] for row in _rows(tmp_path / "runs" / "r")]
+    assert len(floors) == 2
+    assert min(floors) > math.log(8)
+    captions.write_text("a fish\na dog\n")
+    line = _fails_in_one_line(["train", *words])
+    assert "one of the 2 class names in 'a dog', got none" in line
+
+
+@pytest.mark.timeout(180)
 def test_a_worker_with_another_model_is_turned_away(tmp_path: Path) -> None:
     """Its content hash differs from the run's: exit code 2, one line that names both."""
     path = str(_run_file(tmp_path, run__max_steps=5000))
@@ -290,9 +313,14 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_weights(tmp_path: Path) ->
     generator.communicate(timeout=20)
     assert trainer.returncode == 1, errors
     [line] = [line for line in errors.splitlines() if line.startswith("streamrep: ")]
-    assert line.startswith("streamrep: NonFiniteLoss: the loss of step")
     run = tmp_path / "runs" / "r"
+    assert re.match(r"streamrep: NonFiniteLoss: the (loss|gradient) of step \d+ is not finite", line), line
+    assert re.search(r"at a learning rate of [\d.e+]+; lower train\.lr; the last good checkpoint is", line), (
+        line
+    )
     steps = max(step for (step,) in _query(run, "SELECT DISTINCT step FROM uses"))
     latest = Checkpoints(run / "checkpoints", keep=2).latest()
     assert latest is not None
     assert latest[0].step == steps
+    assert line.endswith(str(run / "checkpoints" / f"step-{steps:09d}"))
+    assert all(torch.isfinite(tensor).all() for tensor in latest[1].values())

@@ -64,7 +64,7 @@ def fill(config: TrainerConfig, folder: Path, stop: threading.Event, resolved: d
         feed = _feed(config, plan, leases, writer.content, keys)
         stack.callback(feed.stop, "the pool is being closed")
         progress.say(
-            f"pool {folder}: {plan.captions.counts}, x {per_caption} images, {len(done)} of {target}"
+            f"pool {folder}: {plan.captions.counts} x {per_caption} images, {len(done)} of {target}"
             f" groups are there; listening at {feed.endpoint}"
         )
         feed.start()

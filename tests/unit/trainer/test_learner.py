@@ -13,6 +13,7 @@ from trainer.batch import Batch, DrawnGroup
 from trainer.captions import Captions
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.config import TrainerConfig
+from trainer.encoder import build_encoder
 from trainer.errors import NonFiniteLossError
 from trainer.learner import Learner
 from trainer.plan import Plan
@@ -118,11 +119,76 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change() -> None:
     learner = Learner(CONFIG)
     learner.step(_batch(1))
     with torch.no_grad():
-        learner.head.out.weight.fill_(float("nan"))
-    before = {name: tensor.clone() for name, tensor in learner.encoder.named_parameters()}
-    with pytest.raises(NonFiniteLossError, match="step 2"):
+        learner.objective.parts.head.out.weight.fill_(float("nan"))
+    before = {name: tensor.clone() for name, tensor in learner.encoder.state_dict().items()}
+    with pytest.raises(
+        NonFiniteLossError, match=r"the loss of step 2 .*learning rate of 0\.003; lower train\.lr"
+    ):
         learner.step(_batch(2))
-    assert all(torch.equal(before[name], tensor) for name, tensor in learner.encoder.named_parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in learner.encoder.state_dict().items())
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_weights_change() -> None:
+    """A finite loss may have an infinite gradient, which would be in the next checkpoint."""
+    learner = Learner(CONFIG)
+    learner.step(_batch(1))
+    before = {name: tensor.clone() for name, tensor in learner.tensors().items()}
+    learner.objective.parts.head.out.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NonFiniteLossError, match="the gradient of step 2"):
+        learner.step(_batch(2))
+    after = learner.tensors()
+    assert [name for name, tensor in before.items() if not torch.equal(tensor, after[name])] == []
+
+
+def test_the_average_follows_its_recurrence_and_is_what_is_exported(tmp_path: Path) -> None:
+    """d x average + (1 - d) x weight, d ramped up to the decay, for each weight and each statistic."""
+    learner = Learner(_config(ema_decay=0.3, export="ema"))
+    expected = {name: value.clone() for name, value in learner.encoder.state_dict().items()}
+    for step, decay in ((1, 2 / 11), (2, 3 / 12), (3, 0.3), (4, 0.3)):
+        learner.step(_batch(step))
+        for name, value in learner.encoder.state_dict().items():
+            if value.is_floating_point():
+                expected[name] = decay * expected[name] + (1 - decay) * value
+            else:
+                expected[name] = value.clone()
+    found = {
+        name.removeprefix("ema."): value
+        for name, value in learner.tensors().items()
+        if name.startswith("ema.")
+    }
+    torch.testing.assert_close(found, expected)
+    learner.save_encoder(tmp_path)
+    saved = build_encoder({"folder": str(tmp_path)}, 16, seed=0).eval()
+    images = torch.randn(5, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(learner.encode(images), saved(images))
+    last = Learner(_config())
+    last.load({name: value for name, value in learner.tensors().items() if not name.startswith("ema.")})
+    assert not torch.allclose(last.encode(images), learner.encode(images))
+
+
+def test_an_average_is_kept_beside_training_and_comes_back() -> None:
+    """It changes no loss, is not what is exported unless asked for, and resumes from its tensors."""
+    plain, averaged = Learner(CONFIG), Learner(_config(ema_decay=0.9))
+    losses = [[learner.step(_batch(step)).loss for step in (1, 2, 3)] for learner in (plain, averaged)]
+    assert losses[0] == losses[1]
+    images = torch.randn(5, 3, 16, 16)
+    assert torch.equal(plain.encode(images), averaged.encode(images))
+    other = Learner(_config(ema_decay=0.9))
+    other.load({name: value.clone() for name, value in averaged.tensors().items()})
+    averaged.step(_batch(4))
+    other.step(_batch(4))
+    one, two = averaged.tensors(), other.tensors()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(("began", "goes_on"), [(0.0, 0.9), (0.9, 0.0)])
+def test_a_checkpoint_with_and_a_run_without_an_average_are_refused(began: float, goes_on: float) -> None:
+    """And the other way round: one line that names the setting."""
+    tensors = Learner(_config(ema_decay=began)).tensors()
+    with pytest.raises(UserError, match=r"train\.ema_decay") as caught:
+        Learner(_config(ema_decay=goes_on)).load(tensors)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_checkpoint_of_another_model_is_one_line() -> None:

@@ -29,7 +29,22 @@ def _config(**sections: Any) -> TrainerConfig:
             "min_fresh <= 1 / max_reuse = 0.25, the fresh share in ticket order, got 0.3",
         ),
         ({"stream": {"order": "ticket", "max_reuse": 4, "ring_groups": 64}}, "= 1024, got 64"),
-        ({"generation": {"views": 1}}, "at least 2 views"),
+        ({"generation": {"views": 1}}, "at least 2 views, since a group's images are each other's positives"),
+        ({"generation": {"views": 1}, "train": {"objective": "stablerep+"}}, "at least 2 views"),
+        (
+            {"train": {"objective": "simclr"}},
+            "at most 1 view, since its positives are two augmentations of one image, got 6; lower it",
+        ),
+        ({"train": {"objective": "clip"}}, "since it pairs each caption with one image, got 6"),
+        (
+            {"train": {"objective": "supcon"}},
+            "captions.classes: impossible setting: expected a list of class names",
+        ),
+        (
+            {"train": {"objective": "mae"}},
+            "model.encoder: impossible setting: expected model_type vit, since train.objective = mae",
+        ),
+        ({"train": {"export": "ema"}}, "train.export: impossible setting: expected train.ema_decay > 0"),
         ({"run": {"max_steps": 50}}, "warmup_steps < run.max_steps = 50"),
         ({"stream": {"bind": "tcp://0.0.0.0:5755"}}, "keys or a loopback address"),
         ({"stream": {"bind": "tcp://*:5755"}}, "keys or a loopback address"),
@@ -54,6 +69,16 @@ def test_impossible_settings_are_refused(sections: dict[str, Any], words: str) -
         {"stream": {"bind": "tcp://0.0.0.0:5755", "keys": "keys"}},
         {"stream": {"window_groups": 64}},
         {"stream": {"order": "ticket"}},
+        {"train": {"export": "ema", "ema_decay": 0.999}},
+        {"train": {"objective": "simclr"}, "generation": {"views": 1}},
+        {"train": {"objective": "clip"}, "generation": {"views": 1}},
+        {"train": {"objective": "supcon"}, "captions": {"classes": "classes.txt"}},
+        {
+            "train": {"objective": "mae"},
+            "generation": {"views": 1},
+            "model": {"encoder": {"model_type": "vit"}},
+        },
+        {"train": {"objective": "mae"}, "model": {"encoder": {"folder": "runs/a/encoder"}}},
         {"stream": {"order": "ticket", "max_reuse": 64, "reuse_gap": 15, "min_fresh": 0.01}},
     ],
 )
@@ -69,3 +94,11 @@ def test_derived_sizes() -> None:
     assert limits.min_fresh_groups(_config()) == 64, "reuse 1 trains fresh groups only"
     assert limits.min_fresh_groups(_config(stream={"max_reuse": 2, "min_fresh": 0.01})) == 1
     assert limits.min_fresh_groups(_config(stream={"max_reuse": 2})) == 0
+
+
+def test_the_learning_rate_follows_the_images_that_the_encoder_sees() -> None:
+    """SimCLR's two augmentations count as two images, as in the papers' rule."""
+    assert _config().batch_images == 64 * 6
+    simclr = _config(train={"objective": "simclr", "batch_groups": 192}, generation={"views": 1})
+    assert simclr.batch_images == 384
+    assert simclr.peak_lr == _config().peak_lr

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.losses.multi_positive import MultiPositive, multi_positive, single_rank
+from trainer.losses.multi_positive import multi_positive, single_rank
+from trainer.losses.sums import LossSums
 
 
 def loop_over_formula(
@@ -100,7 +101,7 @@ def test_ranks_add_up_to_the_whole_batch() -> None:
     expected = single_rank(whole, ids, 0.1)
     expected.loss_sum.backward()
     parts = features_of(8).requires_grad_()
-    results: list[MultiPositive] = []
+    results: list[LossSums] = []
     for rows in (torch.arange(0, 5), torch.arange(5, 8)):
         results.append(multi_positive(parts[rows], ids[rows], parts, ids, rows, 0.1))
     total = [sum(values) for values in zip(*results, strict=True)]
@@ -137,3 +138,21 @@ def test_the_floor_is_reached_by_perfect_features() -> None:
     result = single_rank(features, torch.arange(4).repeat_interleave(3), 0.02)
     assert (result.loss_sum - result.floor_sum).item() == pytest.approx(0.0, abs=1e-4)
     assert result.floor_sum.item() == pytest.approx(12 * math.log(2))
+
+
+def test_with_class_ids_it_is_supcons_outer_loss() -> None:
+    """Equation 2 of arXiv:2004.11362: -1/|P(i)| x sum over p of log(exp(z_i z_p / T) / sum over A(i))."""
+    classes, temperature = [0, 1, 0, 0, 2, 1, 0], 0.1
+    features = features_of(7)
+    unit = [[v / math.sqrt(sum(x * x for x in row)) for v in row] for row in features.tolist()]
+    expected = 0.0
+    for i in range(7):
+        dots = {a: sum(x * y for x, y in zip(unit[i], unit[a], strict=True)) for a in range(7) if a != i}
+        below = sum(math.exp(dot / temperature) for dot in dots.values())
+        positives = [p for p in dots if classes[p] == classes[i]]
+        if positives:
+            logs = sum(math.log(math.exp(dots[p] / temperature) / below) for p in positives)
+            expected += -logs / len(positives)
+    result = single_rank(features, torch.tensor(classes), temperature)
+    assert result.loss_sum.item() == pytest.approx(expected, rel=1e-12)
+    assert result.valid_count.item() == 6, "the only image of its class has no positive"

@@ -1,0 +1,40 @@
+"""What the learner tells the loop of a step.
+
+Shapes: N images; F encoder features; D projected dimensions.
+"""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from trainer.measures import alignment, rankme, uniformity
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What one step came to."""
+
+    loss: float
+    loss_excess: float
+    """Loss less the least value it could have taken on this batch."""
+    lr: float
+    features_NF: Tensor
+    projected_ND: Tensor | None
+    """None where the objective compares no images."""
+    ids_N: Tensor
+
+    def measures(self) -> dict[str, float]:
+        """Alignment and uniformity of the projections, RankMe of the features.
+
+        What a batch can't tell is left out: alignment where no caption has two images, and all of them where
+        the objective compares no images.
+        """
+        if self.projected_ND is None:
+            return {}
+        found = {
+            "alignment": float(alignment(self.projected_ND, self.ids_N)),
+            "uniformity": float(uniformity(self.projected_ND)),
+            "rankme": float(rankme(self.features_NF)),
+        }
+        return {name: value for name, value in found.items() if not math.isnan(value)}
