@@ -12,7 +12,7 @@ from launcher.errors import RunFileError
 from launcher.help import help_text
 from launcher.run_file import RunFile, load
 
-TRAINER_SECTIONS = ("run", "captions", "generation", "stream", "model", "train", "augment", "eval")
+TRAINER_SECTIONS = ("run", "captions", "generation", "stream", "model", "train", "augment", "eval", "monitor")
 SECTIONS = {"up": (*TRAINER_SECTIONS, "generator"), "train": TRAINER_SECTIONS, "generate": ("generator",)}
 OVERRIDE = re.compile(r"--[A-Za-z_]\w*\.")
 

@@ -22,6 +22,7 @@ import msgspec
 from generator_service.config import GeneratorConfig
 from launcher.errors import RunFileError
 from launcher.fields import Field, fields_of, toml_text
+from monitoring.address import parse_address
 from trainer.config import TrainerConfig
 from trainer.limits import check
 
@@ -50,6 +51,8 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> RunFile:
         places[_set_override(tables, key, text)] = f"--{key}"
     run_file = _convert(tables, where, places)
     check(run_file)
+    if run_file.generator.monitor_bind:
+        parse_address(run_file.generator.monitor_bind, "generator.monitor_bind")
     return run_file
 
 

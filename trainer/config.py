@@ -162,6 +162,21 @@ class EvalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     background_seed: Annotated[int, Meta(ge=0, description="decides the random backgrounds")] = 0
 
 
+class MonitorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[monitor]"""
+
+    bind: Annotated[
+        str,
+        Meta(
+            description="where the trainer shows /metrics and /healthz: PORT is loopback, HOST:PORT that"
+            " address, for everybody who reaches it; empty is nowhere"
+        ),
+    ] = ""
+    stalled_seconds: Annotated[
+        float, Meta(gt=0, description="a trainer that stands still for longer is no longer healthy")
+    ] = 60.0
+
+
 class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that the trainer reads of a run file."""
 
@@ -173,6 +188,7 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     train: TrainConfig = TrainConfig()
     augment: AugmentConfig = AugmentConfig()
     eval: EvalConfig = EvalConfig()
+    monitor: MonitorConfig = MonitorConfig()
 
     @property
     def batch_images(self) -> int:

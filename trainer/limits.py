@@ -3,6 +3,7 @@
 import ipaddress
 from urllib.parse import urlsplit
 
+from monitoring.address import parse_address
 from protocol.errors import UserError
 from trainer.config import TrainerConfig
 
@@ -53,6 +54,8 @@ def check(config: TrainerConfig) -> None:
     )
     if stream.order == "ticket":
         _check_ticket_order(config)
+    if config.monitor.bind:
+        parse_address(config.monitor.bind, "monitor.bind")
     _need(
         config.generation.views >= 2,
         "generation.views",

@@ -26,6 +26,9 @@ from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.loop import Loop
 from trainer.metrics import Meter, MetricsLog
+from trainer.monitor.board import Board
+from trainer.monitor.pages import show
+from trainer.monitor.reading import Observer
 from trainer.plan import Plan
 from trainer.progress import Progress
 from trainer.report import write_report
@@ -66,6 +69,8 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
         )
         scores = Scores(evaluation, learner, folder.evaluation, stop)
         stalls = StallWatch(feed.status, feed.endpoint, progress, metrics.append)
+        observer = Observer(config, state, Board(), feed, stalls, checkpoints, folder.path)
+        stack.enter_context(show(observer))
         source = open_source(config, feed, state, stop, stalls)
         loop = Loop(
             config=config,
@@ -79,6 +84,7 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             meter=_meter(state),
             progress=progress,
             stalls=stalls,
+            board=observer.board,
             evaluate=scores.judge_trained,
             write_report=partial(write_report, folder.path),
             done=DoneIds(state.done_low, state.done_above),

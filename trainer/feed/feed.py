@@ -48,6 +48,8 @@ class FeedStatus:
     oldest_lease_seconds: float = 0.0
     issued_again: int = 0
     """Tickets given to a second worker, in ticket order, because others waited for them."""
+    failure: str = ""
+    """What ended the feed's thread, which ends the run; empty while it lives."""
 
 
 class Feed:
@@ -126,6 +128,7 @@ class Feed:
                 heard_seconds_ago=None if heard is None else now - heard,
                 oldest_lease_seconds=0.0 if issued is None else now - issued,
                 issued_again=desk.issued_again,
+                failure="" if self._failure is None else str(self._failure) or repr(self._failure),
             )
 
     def dead_letters(self) -> dict[int, str]:

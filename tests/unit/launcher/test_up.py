@@ -15,7 +15,7 @@ from launcher.errors import ChildFailedError
 from launcher.interrupts import Interrupts
 from launcher.processes import Child
 from launcher.run_file import load
-from launcher.up import check_keys, local_endpoint, supervise, thread_environment
+from launcher.up import check_keys, local_endpoint, monitor_words, supervise, thread_environment
 from protocol.errors import UserError
 
 WELL = "pass"
@@ -187,3 +187,13 @@ def test_keys_on_one_side_only_are_refused_before_anything_starts(side: str) -> 
     check_keys(load(None, ["--stream.keys", "keys", "--generator.keys", "keys/workers/local"]))
     with pytest.raises(UserError, match="streamrep keys worker local"):
         check_keys(load(None, [f"--{side}.keys", "keys"]))
+
+
+def test_generators_of_one_machine_show_themselves_at_ports_of_their_own() -> None:
+    """Counted up from the run file's; none where it names none."""
+    run_file = load(None, ["--generator.monitor_bind", "9470"])
+    words = [monitor_words(run_file, index) for index in range(3)]
+    assert words == [["--generator.monitor_bind", f"127.0.0.1:{port}"] for port in (9470, 9471, 9472)]
+    assert monitor_words(load(None, []), 0) == []
+    with pytest.raises(UserError, match=r"generator\.monitor_bind: not an address"):
+        load(None, ["--generator.monitor_bind", "here"])
