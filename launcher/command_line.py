@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         else:
             command.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("keys", help="make, admit, list and revoke the keys of trainer and workers")
+    commands.add_parser("plan", help="hours, GPUs and bytes of a schedule, fresh or from a pool")
     commands.add_parser("bench", help="measure one question; `streamrep bench` lists them")
     return parser
 

@@ -44,6 +44,10 @@ def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
         from launcher.keys import keys
 
         return keys(argv[1:])
+    if argv[:1] == ["plan"]:
+        from launcher.plan import plan
+
+        return plan(argv[1:])
     command = command_line.parse(argv)
     if command.end_with_stdin:
         interrupts.end_with_stdin()

@@ -161,6 +161,19 @@ def test_panels_do_not_overlap(dashboard: dict[str, Any]) -> None:
         taken |= cells
 
 
+def test_the_guide_lists_every_metric_with_its_labels_and_meaning(
+    page: str, repository: Path, parse_exposition: Callable[[str], dict[str, Any]]
+) -> None:
+    """In the order of the page."""
+    rows = []
+    for name, family in parse_exposition(page).items():
+        labels = sorted({label for _, pairs in family.samples for label, _ in pairs} - {"le"})
+        rows.append(f"| `{name}` | {', '.join(labels)} | {family.help} |")
+    guide = (repository / "docs" / "operations.md").read_text("utf-8")
+    written = [line for line in guide.splitlines() if line.startswith("| `streamrep_")]
+    assert written == rows
+
+
 PROMTOOL = shutil.which("promtool")
 
 
