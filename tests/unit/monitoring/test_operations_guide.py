@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from launcher.main import main
+from launcher.plan import plan
 
 
 @pytest.fixture(scope="module")
@@ -44,5 +44,5 @@ def test_every_shown_plan_is_what_the_command_prints(guide: str, capsys: pytest.
     shown = re.findall(r"^```\n\$ (streamrep plan .+)\n((?:.+\n)+)```$", guide, re.MULTILINE)
     assert len(shown) == 3
     for command, output in shown:
-        assert main(shlex.split(command)[1:]) == 0
+        assert plan(shlex.split(command)[2:]) == 0
         assert capsys.readouterr().out == output, f"mend it with the output of `{command}`"
