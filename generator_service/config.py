@@ -40,6 +40,14 @@ class GeneratorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     wait_seconds: Annotated[
         float, Meta(ge=0, description="how long a worker waits for a trainer, at start and after losing it")
     ] = 120.0
+    monitor_bind: Annotated[
+        str,
+        Meta(
+            description="where the generator shows /metrics and /healthz: PORT is loopback, HOST:PORT that"
+            " address, for everybody who reaches it; empty is nowhere. Of `streamrep up --workers N` the i-th"
+            " takes the i-th port from there"
+        ),
+    ] = ""
     fake_images_per_second: Annotated[
         float, Meta(ge=0, description="speed of the fake engine; 0 is as fast as it can")
     ] = 0.0

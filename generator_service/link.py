@@ -10,6 +10,7 @@ from generator_service.commands import Command, Equip, HandOver, Leave, NextBatc
 from generator_service.conversation import Equipment, WorkerFacts
 from generator_service.errors import LinkError
 from generator_service.link_loop import LinkLoop
+from generator_service.link_status import LinkStatus
 from generator_service.packer import Assignment
 from protocol.errors import StreamrepError
 from protocol.generation import GenerationSpec
@@ -20,7 +21,7 @@ _WAKE_ENDPOINT = "inproc://wake"
 
 
 class Link:
-    """Starts the I/O thread. All methods belong to the compute thread."""
+    """Starts the I/O thread. All methods but `status` belong to the compute thread."""
 
     def __init__(
         self,
@@ -70,6 +71,11 @@ class Link:
     def malformed(self) -> dict[str, int]:
         """Messages dropped so far, by reason."""
         return dict(self._loop.malformed)
+
+    @property
+    def status(self) -> LinkStatus:
+        """How the conversations stand, a tenth of a second ago at most. For any thread."""
+        return self._loop.status
 
     def wait_for_spec(self) -> GenerationSpec | None:
         """Blocks until the first welcome; None when the worker has to leave before it."""

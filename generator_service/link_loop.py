@@ -20,6 +20,7 @@ from generator_service.channel import Channel
 from generator_service.commands import Command, Equip, HandOver, Leave, NextBatch
 from generator_service.conversation import Conversation, Equipment, Vitals, WorkerFacts
 from generator_service.credit import credit_shares
+from generator_service.link_status import LinkStatus, observe
 from generator_service.pace import Pace
 from generator_service.packer import Assignment, Packer
 from generator_service.refusals import PATIENCE_SECONDS, refused_by_word
@@ -79,6 +80,8 @@ class LinkLoop:
         self._under_way: list[Assignment] = []
         self._leave_by: float | None = None
         self._ended = False
+        self.status = LinkStatus()
+        """For any thread: replaced as a whole ten times a second, never changed."""
 
     def run(self) -> None:
         """The thread's body. Its end is always announced; `failure` says why if there is a reason."""
@@ -91,6 +94,7 @@ class LinkLoop:
             self.failure = error
         finally:
             self.told_at = self.told_at or time.monotonic()
+            self._publish(time.monotonic())
             self.abandoned.set()
             for channel in self._channels.values():
                 channel.close()
@@ -109,6 +113,7 @@ class LinkLoop:
             self._begin_leaving(now, finish=self._pace.left_seconds(now) < FINISH_SECONDS)
         self._reopen_silent(now)
         self._speak(now)
+        self._publish(now)
         if self._leave_by is not None:
             drained = all(channel.drained for channel in self._channels.values())
             if now >= self._leave_by or (not self._pace.drawing and drained):
@@ -234,6 +239,10 @@ class LinkLoop:
             credit = share if self._leave_by is None else 0
             channel = self._channels[rank]
             self.groups_sent += channel.speak(now, equipment=self._equipment, credit=credit, vitals=vitals)
+
+    def _publish(self, now: float) -> None:
+        conversations = [channel.conversation for channel in self._channels.values()]
+        self.status = observe(conversations, self._pace, now, self.groups_sent, self.malformed, self.failure)
 
     def _hand_out(self, now: float) -> None:
         batch = self._packer.take(now) if self._hungry else []

@@ -23,6 +23,8 @@ from generator_service.fake import WEIGHTS, FakeEngine
 from generator_service.link import Link
 from generator_service.model_folder import open_model_folder
 from generator_service.packer import Assignment
+from generator_service.pages import show
+from generator_service.tally import Tally
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
 from protocol.keys import read_worker_keys
@@ -58,13 +60,15 @@ def serve(
     )
     finished = threading.Event()
     threading.Thread(target=_end_overdue, args=(link, finished), name="overdue", daemon=True).start()
-    say(f"generator {facts.worker} on {facts.device}: looking for a trainer at {config.connect}")
+    tally = Tally()
     try:
-        spec = link.wait_for_spec()
-        if spec is not None:
-            engine = build(spec, link.abandoned.is_set)
-            say(f"{engine.summary}, static batch of {engine.batch_images} images, exact: {engine.exact}")
-            _work(engine, spec, link, say)
+        with show(config.monitor_bind, facts, link, tally):
+            say(f"generator {facts.worker} on {facts.device}: looking for a trainer at {config.connect}")
+            spec = link.wait_for_spec()
+            if spec is not None:
+                engine = build(spec, link.abandoned.is_set)
+                say(f"{engine.summary}, static batch of {engine.batch_images} images, exact: {engine.exact}")
+                _work(engine, spec, link, tally, say)
     except DrawAbandonedError:
         pass  # the tickets went back with the goodbye
     finally:
@@ -95,7 +99,7 @@ def prepare(config: GeneratorConfig) -> tuple[WorkerFacts, EngineBuilder]:
     return facts, build
 
 
-def _work(engine: Engine, spec: GenerationSpec, link: Link, say: Say) -> None:
+def _work(engine: Engine, spec: GenerationSpec, link: Link, tally: Tally, say: Say) -> None:
     equipment = Equipment(
         content=engine.content_hash,
         engine=engine.engine_hash,
@@ -117,7 +121,10 @@ def _work(engine: Engine, spec: GenerationSpec, link: Link, say: Say) -> None:
                 continue
         if batch is None:
             return
-        link.hand_over(draw_batch(engine, batch, link.abandoned.is_set))
+        began = time.monotonic()
+        outcomes = draw_batch(engine, batch, link.abandoned.is_set)
+        tally.count(outcomes, time.monotonic() - began)
+        link.hand_over(outcomes)
 
 
 def draw_batch(engine: Engine, batch: list[Assignment], abandoned: Abandoned) -> tuple[Outcome, ...]:

@@ -12,7 +12,18 @@ from launcher.errors import RunFileError
 from launcher.help import help_text
 from launcher.run_file import RunFile, load
 
-TRAINER_SECTIONS = ("run", "captions", "generation", "stream", "pool", "model", "train", "augment", "eval")
+TRAINER_SECTIONS = (
+    "run",
+    "captions",
+    "generation",
+    "stream",
+    "pool",
+    "model",
+    "train",
+    "augment",
+    "eval",
+    "monitor",
+)
 SECTIONS = {
     "up": (*TRAINER_SECTIONS, "generator"),
     "train": TRAINER_SECTIONS,
@@ -103,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("ledger", help="ask the ledger of a run about uses, captions, workers, engines")
     commands.add_parser("regenerate", help="draw a group of a run again and compare it with the ledger")
     commands.add_parser("pool", help="fill a pool with images of every caption, or look at one")
+    commands.add_parser("plan", help="hours, GPUs and bytes of a schedule, fresh or from a pool")
     commands.add_parser("bench", help="measure one question; `streamrep bench` lists them")
     return parser
 

@@ -16,6 +16,7 @@ PAGE_HEAD = """\
 One TOML file describes a run; every process reads the same file and only its own sections. Without a file
 the commands use the embedded run, shown at the end. Any key can be set on the command line, where it wins
 over the file: `--train.lr 1e-3`, `--generation.guidance '[2.0, 3.0]'`, `--model.encoder.embedding_size 32`.
+Between the two come environment variables: `STREAMREP_TRAIN__LR=1e-3`, with two underscores for the dot.
 Lists and tables are written as TOML or JSON. An unknown key, a value of another type and a value out of
 range are errors that name the key. The run as resolved is saved as `run.json` in the run's folder.
 

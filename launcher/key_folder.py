@@ -37,6 +37,12 @@ class KeyFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def has(self, worker: str) -> bool:
+        """Whether that worker's pair was made here, admitted or revoked; without a name, the trainer's."""
+        if worker:
+            return (self.path / WORKERS / worker).exists()
+        return (self.path / TRAINER_PUBLIC).exists() and (self.path / TRAINER_SECRET).exists()
+
     def make_trainer(self) -> Path:
         """A pair for the trainer; returns the public key's file, which comes back if it alone was lost."""
         need_curve("streamrep keys")

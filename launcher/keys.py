@@ -21,6 +21,8 @@ def keys(argv: list[str]) -> int:
     words = _parser().parse_args(argv)
     folder = KeyFolder(words.keys)
     match words.action:
+        case "trainer" | "worker" if words.if_missing and folder.has(getattr(words, "name", "")):
+            print("nothing to make: the keys are there")
         case "trainer":
             public = folder.make_trainer()
             print(f'made {public.with_suffix(".secret")} and {public}; set stream.keys = "{folder.path}"')
@@ -61,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
             action.add_argument("name", metavar="NAME", help="what the worker is called")
         if name == "admit":
             action.add_argument("file", type=Path, metavar="FILE", help="its worker.public")
+        if name in ("trainer", "worker"):
+            action.add_argument(
+                "--if-missing",
+                action="store_true",
+                help="leave keys that are there as they are, without error",
+            )
         action.add_argument(
             "--keys", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="folder of keys (keys)"
         )

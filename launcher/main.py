@@ -56,6 +56,10 @@ def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
         from launcher.pool import pool
 
         return pool(argv[1:], interrupts)
+    if argv[:1] == ["plan"]:
+        from launcher.plan import plan
+
+        return plan(argv[1:])
     command = command_line.parse(argv)
     if command.end_with_stdin:
         interrupts.end_with_stdin()

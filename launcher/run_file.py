@@ -1,5 +1,5 @@
-"""Reads a run file: one TOML file, overrides from the command line, every value checked, one line an error.
-A run.json that a run left behind is read as well.
+"""Reads a run file: one TOML file, then environment variables, then the command line; every value checked,
+one line an error. A run.json that a run left behind is read as well.
 
     file (TOML) ─tables→ overrides ─tables→ msgspec.convert ─RunFile→ trainer.limits.check
 
@@ -10,18 +10,21 @@ held to TOML's own types.
 import difflib
 import json
 import math
+import os
 import re
 import textwrap
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from generator_service.config import GeneratorConfig
+from launcher.environment import environment_overrides
 from launcher.errors import RunFileError
 from launcher.fields import Field, fields_of, toml_text
+from monitoring.address import parse_address
 from trainer.config import TrainerConfig
 from trainer.limits import check
 
@@ -36,8 +39,11 @@ class RunFile(TrainerConfig, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     generator: GeneratorConfig = GeneratorConfig()
 
 
-def load(path: Path | None, overrides: Sequence[str] = ()) -> RunFile:
-    """The run that `path` and `overrides` (`--section.key value` words) describe.
+def load(
+    path: Path | None, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ
+) -> RunFile:
+    """The run that `path`, `environment` and `overrides` (`--section.key value` words) describe, the last
+    of them winning.
 
     Without a path it is the embedded run, launcher/default.toml. Raises UserError for a file that can't be
     read, an unknown key, a value of a wrong type or out of range, or settings that can't work together.
@@ -46,10 +52,14 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> RunFile:
     where = str(path) if path else "the embedded run file"
     _refuse_unknown_keys(tables, where)
     places = {}
+    for key, text, variable in environment_overrides(environment):
+        places[_set_override(tables, key, text, variable, "environment")] = variable
     for key, text in split_overrides(overrides):
-        places[_set_override(tables, key, text)] = f"--{key}"
+        places[_set_override(tables, key, text, f"--{key}", "command line")] = f"--{key}"
     run_file = _convert(tables, where, places)
     check(run_file)
+    if run_file.generator.monitor_bind:
+        parse_address(run_file.generator.monitor_bind, "generator.monitor_bind")
     return run_file
 
 
@@ -139,8 +149,9 @@ def _unknown(
     return RunFileError(f"unknown {what}", expected=expected, got=shown, where=where, mend=mend)
 
 
-def _set_override(tables: Tables, key: str, text: str) -> str:
-    """Puts one override into the tables; returns the path of the field it belongs to."""
+def _set_override(tables: Tables, key: str, text: str, shown: str, where: str) -> str:
+    """Puts one override into the tables; returns the path of the field it belongs to. People know it as
+    `shown`."""
     by_path = {field.path: field for field in fields_of(RunFile)}
     section, name, *deeper = key.split(".")
     field = by_path.get(f"{section}.{name}")
@@ -148,14 +159,14 @@ def _set_override(tables: Tables, key: str, text: str) -> str:
         names = [other.name for other in by_path.values() if other.section == section]
         if not names:
             sections = {other.section for other in by_path.values()}
-            raise _unknown(f"--{key}", "section", section, sections, "command line")
-        raise _unknown(f"--{key}", "key", name, names, "command line", section)
+            raise _unknown(shown, "section", section, sections, where)
+        raise _unknown(shown, "key", name, names, where, section)
     if deeper and not isinstance(field.default, dict):
         raise RunFileError(
             f"{field.path} is not a table",
             expected=field.kind,
-            got=f"--{key}",
-            where="command line",
+            got=shown,
+            where=where,
             mend=f"write --{field.path}",
         )
     table = tables.setdefault(section, {})
@@ -170,7 +181,7 @@ def _set_override(tables: Tables, key: str, text: str) -> str:
                 f"{part} is not a table",
                 expected="a table",
                 got=toml_text(table),
-                where=f"--{key}",
+                where=shown,
                 mend="shorten the key",
             )
     table[deeper[-1]] = _plain(text)

@@ -19,6 +19,7 @@ from launcher.processes import Child
 from launcher.run_file import RunFile
 from launcher.summary import summary_table
 from launcher.supervisor import TRAINER, Action, Kill, ReportFailure, Say, Start, Supervisor, Terminate
+from monitoring.address import parse_address
 
 POLL_SECONDS = 0.1
 
@@ -139,9 +140,19 @@ def spawner(run_words: list[str], run_file: RunFile, folder: Path) -> Callable[[
             argv = [*python, "train", *run_words, "--end-with-stdin"]
             return Child(argv, thread_environment(run_file.train.threads), None)
         argv = [*python, "generate", *run_words, "--generator.connect", connect, "--end-with-stdin"]
+        argv += monitor_words(run_file, int(name.rpartition("-")[2]))
         return Child(argv, thread_environment(run_file.generator.threads), folder / f"{name}.log")
 
     return spawn
+
+
+def monitor_words(run_file: RunFile, index: int) -> list[str]:
+    """Gives each generator of this machine a port of its own, counted up from the run file's."""
+    bind = run_file.generator.monitor_bind
+    if not bind:
+        return []
+    address = parse_address(bind, "generator.monitor_bind").shifted(index)
+    return ["--generator.monitor_bind", str(address)]
 
 
 def local_endpoint(run_file: RunFile) -> str:

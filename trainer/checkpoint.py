@@ -96,6 +96,13 @@ class Checkpoints:
                 mend="delete that folder to go on from the one before it",
             ) from error
 
+    def written_at(self) -> float | None:
+        """When the newest was written, in seconds of Unix time; None where there is none. For any thread."""
+        try:
+            return max((path.stat().st_mtime for path in self._whole()), default=None)
+        except FileNotFoundError:
+            return None  # one was dropped while we looked
+
     def _whole(self) -> list[Path]:
         return sorted(path for path in self._folder.iterdir() if _NAME.match(path.name))
 

@@ -6,6 +6,7 @@ from msgspec import Meta, Struct, field
 
 from protocol.generation import GenerationSpec
 from trainer.objectives.needs import NEEDS, ObjectiveName
+from trainer.pool.config import PoolConfig
 
 Unit = Annotated[float, Meta(ge=0, le=1)]
 
@@ -103,55 +104,6 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     lease_seconds: Annotated[
         float, Meta(gt=0, description="how long a worker may hold a ticket without progress")
     ] = 60.0
-
-
-class PoolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[pool]"""
-
-    dir: Annotated[
-        str, Meta(description="folder of the pool: tar shards, or StableRep's folders and CSV")
-    ] = ""
-    write: Annotated[
-        bool, Meta(description="record every group that an online run trains on, and where, in `dir`")
-    ] = False
-    format: Annotated[
-        Literal["webdataset", "folders"],
-        Meta(description="layout of a new pool: tar shards, or a folder an image number and a CSV"),
-    ] = "webdataset"
-    picture: Annotated[
-        Literal["webp", "png", "jpeg"],
-        Meta(description="pictures of a new pool; webp and png keep every bit, jpeg does not"),
-    ] = "webp"
-    images_per_caption: Annotated[
-        int,
-        Meta(ge=1, le=10**6, description="l: images of a caption that are drawn for, or taken from, a pool"),
-    ] = 10
-    share: Annotated[float, Meta(gt=0, le=1, description="in mode mixed, the pool's part of each batch")] = (
-        0.5
-    )
-    until: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="in mode mixed, groups trained on, repeats counted, after which the pool gives no new"
-            " ones; 0 is never",
-        ),
-    ] = 0
-    replay: Annotated[
-        str,
-        Meta(
-            description="in mode offline, folder of the run whose batches are trained on again, as its ledger"
-            " has them and this pool recorded them; empty samples the pool"
-        ),
-    ] = ""
-    processes: Annotated[int, Meta(ge=1, le=256, description="that decode a pool's pictures")] = 2
-    max_damaged: Annotated[
-        int, Meta(ge=0, description="images of a pool that may be missing or damaged before the run stops")
-    ] = 100
-    shard_images: Annotated[
-        int,
-        Meta(ge=1, description="images of one segment that is written, and lost where it is not finished"),
-    ] = 1000
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -285,6 +237,21 @@ class EvalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     background_seed: Annotated[int, Meta(ge=0, description="decides the random backgrounds")] = 0
 
 
+class MonitorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[monitor]"""
+
+    bind: Annotated[
+        str,
+        Meta(
+            description="where the trainer shows /metrics and /healthz: PORT is loopback, HOST:PORT that"
+            " address, for everybody who reaches it; empty is nowhere"
+        ),
+    ] = ""
+    stalled_seconds: Annotated[
+        float, Meta(gt=0, description="a trainer that stands still for longer is no longer healthy")
+    ] = 60.0
+
+
 class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that the trainer reads of a run file."""
 
@@ -297,6 +264,7 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     train: TrainConfig = TrainConfig()
     augment: AugmentConfig = AugmentConfig()
     eval: EvalConfig = EvalConfig()
+    monitor: MonitorConfig = MonitorConfig()
 
     @property
     def batch_images(self) -> int:

@@ -3,6 +3,7 @@
 import ipaddress
 from urllib.parse import urlsplit
 
+from monitoring.address import parse_address
 from protocol.errors import UserError
 from trainer.config import TrainerConfig
 from trainer.objectives.needs import NEEDS
@@ -55,6 +56,8 @@ def check(config: TrainerConfig) -> None:
     if stream.order == "ticket":
         _check_ticket_order(config)
     _check_objective(config)
+    if config.monitor.bind:
+        parse_address(config.monitor.bind, "monitor.bind")
     _need(
         config.train.export != "ema" or config.train.ema_decay > 0,
         "train.export",
@@ -62,15 +65,7 @@ def check(config: TrainerConfig) -> None:
         str(config.train.ema_decay),
         "set it, for example to 0.999, or set train.export = trained",
     )
-    _need(
-        bool(config.pool.dir) or not (config.pool.write or config.run.mode != "online"),
-        "pool.dir",
-        f"a folder, since run.mode = {config.run.mode} and pool.write = {str(config.pool.write).lower()}",
-        "none",
-        "set pool.dir",
-    )
-    if config.run.mode == "mixed":
-        _check_share(config)
+    _check_pool(config)
     _need(
         config.train.warmup_steps < config.run.max_steps,
         "train.warmup_steps",
@@ -105,6 +100,18 @@ def _check_ticket_order(config: TrainerConfig) -> None:
         f"{stream.min_fresh:g}",
         "lower it, or lower max_reuse",
     )
+
+
+def _check_pool(config: TrainerConfig) -> None:
+    _need(
+        bool(config.pool.dir) or not (config.pool.write or config.run.mode != "online"),
+        "pool.dir",
+        f"a folder, since run.mode = {config.run.mode} and pool.write = {str(config.pool.write).lower()}",
+        "none",
+        "set pool.dir",
+    )
+    if config.run.mode == "mixed":
+        _check_share(config)
 
 
 def _check_share(config: TrainerConfig) -> None:

@@ -28,6 +28,7 @@ from trainer.errors import (
 from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.metrics import Meter, MetricsLog, Row
+from trainer.monitor.board import Board
 from trainer.pool.recorder import Recorder
 from trainer.progress import Progress
 from trainer.samples import save_samples
@@ -57,6 +58,8 @@ class Loop:
     progress: Progress
     stalls: StallWatch
     """Also told by the source of its waits."""
+    board: Board
+    """Takes the row of every step, for whoever watches from another thread."""
     evaluate: Callable[[int], dict[str, float]]
     """Judges the encoder after that many steps; the result joins the row of metrics."""
     write_report: Callable[[], Path]
@@ -86,6 +89,7 @@ class Loop:
                 if evaluating:
                     self._timed(self.write_report)
                 self.progress.update(row)
+                self.board.put(row)
                 if self._is_due(self.config.train.checkpoint_every):
                     self._timed(self.save)
                     saved = self.step

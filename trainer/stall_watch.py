@@ -7,8 +7,9 @@ checkpoint ─→ ┘
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trainer.feed.feed import FeedStatus
@@ -26,6 +27,19 @@ class Shows(Protocol):
 
     def stall(self, text: str, step: int) -> None:
         """Shows why the run stands still after that step, or that it does not, when empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standstill:
+    """What the trainer stood still for when it was last looked at, several times a second while it does."""
+
+    want: Want
+    reason: Stall | None = None
+    """None while it does not."""
+    lasted: float = 0.0
+    """Seconds since this stall began."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """By reason, over all stalls of this process."""
 
 
 class StallWatch:
@@ -47,6 +61,8 @@ class StallWatch:
         self._write = write
         self._timer = timer or StallTimer()
         self._last_want = Want(step=1, needed=0, fresh=0)
+        self.standstill = Standstill(want=self._last_want)
+        """For any thread: replaced as a whole, never changed."""
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -62,7 +78,9 @@ class StallWatch:
     def over(self, *, goes_on: bool = True) -> None:
         """What the trainer stood still for has come, or it was asked to stop."""
         lasted = self._timer.lasted
-        if self._timer.over():
+        told = self._timer.over()
+        self.standstill = Standstill(want=self._last_want, seconds=self.seconds)
+        if told:
             self._progress.stall("", self._last_want.step - 1)
             if goes_on:
                 self._progress.say(f"goes on after {lasted:.0f} s")
@@ -89,9 +107,11 @@ class StallWatch:
             self._look(Stall.CHECKPOINT, self._status())
 
     def _look(self, stall: Stall, status: FeedStatus) -> None:
-        if not self._timer.blocked(stall):
-            return
+        due = self._timer.blocked(stall)
         want, seconds = self._last_want, self._timer.lasted
+        self.standstill = Standstill(want=want, reason=stall, lasted=seconds, seconds=self.seconds)
+        if not due:
+            return
         because = explain(stall, want, status, self._endpoint)
         self._progress.stall(f"stands still: {stall.value.replace('_', ' ')}", want.step - 1)
         self._progress.say(f"step {want.step} has waited {seconds:.0f} s ({stall.value}): {because}")

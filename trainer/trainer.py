@@ -27,6 +27,9 @@ from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.loop import Loop
 from trainer.metrics import Meter, MetricsLog
+from trainer.monitor.board import Board
+from trainer.monitor.pages import show
+from trainer.monitor.reading import Observer
 from trainer.objectives.needs import NEEDS
 from trainer.plan import Plan
 from trainer.pool.recorder import open_recorder
@@ -72,11 +75,10 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
         if recorder is not None:
             stack.callback(recorder.close)
         metrics = stack.enter_context(closing(MetricsLog(folder.metrics, state.step)))
-        evaluation = (
-            Evaluation(config.eval, config.augment.crop_size, learner.device) if config.eval.sets else None
-        )
-        scores = Scores(evaluation, learner, folder.evaluation, stop)
+        scores = Scores(_evaluation(config, learner), learner, folder.evaluation, stop)
         stalls = StallWatch(supply.status, supply.endpoint, progress, metrics.append)
+        observer = Observer(config, state, Board(), supply, stalls, checkpoints, folder.path)
+        stack.enter_context(show(observer))
         loop = Loop(
             config=config,
             samples=folder.samples,
@@ -90,6 +92,7 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             meter=_meter(state),
             progress=progress,
             stalls=stalls,
+            board=observer.board,
             evaluate=scores.judge_trained,
             write_report=partial(write_report, folder.path),
             done=DoneIds(state.done_low, state.done_above),
@@ -112,6 +115,10 @@ def _plan(config: TrainerConfig, stop: threading.Event) -> Plan | None:
     except StopRequestedError:
         return None
     return Plan(captions, config.run.seed, config.generation)
+
+
+def _evaluation(config: TrainerConfig, learner: Learner) -> Evaluation | None:
+    return Evaluation(config.eval, config.augment.crop_size, learner.device) if config.eval.sets else None
 
 
 def _train(loop: Loop, scores: Scores, folder: RunFolder, *, is_new: bool) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("protocol", "generator_service", "trainer", "launcher", "benchmarks")
+ROOMS = ("protocol", "monitoring", "generator_service", "trainer", "launcher", "benchmarks")
 MAY_IMPORT = {
     "protocol": {"protocol"},
-    "generator_service": {"protocol", "generator_service"},
-    "trainer": {"protocol", "trainer"},
-    "launcher": {"protocol", "generator_service", "trainer", "launcher", "benchmarks"},
+    "monitoring": {"protocol", "monitoring"},
+    "generator_service": {"protocol", "monitoring", "generator_service"},
+    "trainer": {"protocol", "monitoring", "trainer"},
+    "launcher": {"protocol", "monitoring", "generator_service", "trainer", "launcher", "benchmarks"},
 }
 PROTOCOL_LIBRARIES = {"zmq", "msgspec", "xxhash", "numpy"}
 FILE_LINES_MAX = 300

@@ -50,6 +50,8 @@ class FeedStatus:
     """Tickets given to a second worker, in ticket order, because others waited for them."""
     captions_cut: int = 0
     """Groups received whose caption was longer than the text encoder reads."""
+    failure: str = ""
+    """What ended the feed's thread, which ends the run; empty while it lives."""
 
 
 class Feed:
@@ -134,6 +136,7 @@ class Feed:
                 oldest_lease_seconds=0.0 if issued is None else now - issued,
                 issued_again=desk.issued_again,
                 captions_cut=desk.captions_cut,
+                failure="" if self._failure is None else str(self._failure) or repr(self._failure),
             )
 
     def dead_letters(self) -> dict[int, str]:

@@ -110,8 +110,7 @@ class Leases:
         """
         early = sum(other < group_id for other in self._early)
         lower = self._deal.place(group_id) - self._deal.place(self._upcoming) - early
-        room = self._room() - (lower if self._in_order else 0)
-        return min(room, self.target - self.trained - self.live - lower)
+        return min(self._room() - lower * self._in_order, self.target - self.trained - self.live - lower)
 
     # worker's side
 

@@ -142,3 +142,22 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path, capsys: pytest.Capt
     assert err.count("\n") == 1
     assert main(["keys"]) == 2
     assert "usage" not in capsys.readouterr().out
+
+
+def test_if_missing_makes_keys_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For a start that is repeated: the second changes nothing, and lets nobody in again that was revoked."""
+    keys = tmp_path / "keys"
+    commands = [["trainer", "--if-missing"], ["worker", "gpu1", "--if-missing"]]
+    for words in commands:
+        assert main(["keys", *words, "--keys", str(keys)]) == 0
+    made = {path: path.read_bytes() for path in keys.rglob("*") if path.is_file()}
+    assert sorted(KeyFolder(keys).admitted()) == ["gpu1"]
+    KeyFolder(keys).revoke("gpu1")
+    for words in commands:
+        assert main(["keys", *words, "--keys", str(keys)]) == 0
+    assert KeyFolder(keys).admitted() == {}
+    assert {path: path.read_bytes() for path in keys.rglob("*") if path.is_file()} == {
+        path: content for path, content in made.items() if path.parent.name != "admitted"
+    }
+    assert main(["keys", "trainer", "--keys", str(keys)]) == 2
+    assert "key exists" in capsys.readouterr().err

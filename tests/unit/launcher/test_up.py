@@ -16,7 +16,7 @@ from launcher.errors import ChildFailedError
 from launcher.interrupts import Interrupts
 from launcher.processes import Child
 from launcher.run_file import load
-from launcher.up import check_keys, local_endpoint, supervise, thread_environment, up
+from launcher.up import check_keys, local_endpoint, monitor_words, supervise, thread_environment, up
 from protocol.errors import UserError
 
 WELL = "pass"
@@ -216,3 +216,13 @@ def test_a_stop_while_captions_are_indexed_ends_the_command(
     assert up(command, command.load(), interrupts) == 0
     assert not (tmp_path / "runs").exists()
     assert [path for path in index.iterdir() if path.is_dir()] == []
+
+
+def test_generators_of_one_machine_show_themselves_at_ports_of_their_own() -> None:
+    """Counted up from the run file's; none where it names none."""
+    run_file = load(None, ["--generator.monitor_bind", "9470"])
+    words = [monitor_words(run_file, index) for index in range(3)]
+    assert words == [["--generator.monitor_bind", f"127.0.0.1:{port}"] for port in (9470, 9471, 9472)]
+    assert monitor_words(load(None, []), 0) == []
+    with pytest.raises(UserError, match=r"generator\.monitor_bind: not an address"):
+        load(None, ["--generator.monitor_bind", "here"])

@@ -179,6 +179,7 @@ def test_a_failure_of_the_thread_ends_the_run_with_its_reason(feed: Feed, worker
 
     with pytest.raises(FeedFailedError, match="bad model"):
         fail_all()
+    assert "bad model" in feed.status().failure
 
 
 def test_stop_tells_workers_and_returns_soon(feed: Feed, worker: HandWorker) -> None:

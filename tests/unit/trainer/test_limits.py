@@ -48,6 +48,7 @@ def _config(**sections: Any) -> TrainerConfig:
         ({"run": {"max_steps": 50}}, "warmup_steps < run.max_steps = 50"),
         ({"stream": {"bind": "tcp://0.0.0.0:5755"}}, "keys or a loopback address"),
         ({"stream": {"bind": "tcp://*:5755"}}, "keys or a loopback address"),
+        ({"monitor": {"bind": "here"}}, "monitor.bind: not an address: expected PORT or HOST:PORT, got here"),
         ({"stream": {"bind": "tcp://example.org:5755"}}, "keys or a loopback address"),
     ],
 )

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from trainer.feed.feed import FeedStatus
-from trainer.stall import Want
+from trainer.stall import Stall, Want
 from trainer.stall_timer import StallTimer
 from trainer.stall_watch import StallWatch
 
@@ -88,3 +88,28 @@ def test_a_checkpoint_that_takes_long_is_told_while_it_is_written() -> None:
     assert [(row["step"], row["stall"]) for row in rows] == [(7, "checkpoint")]
     assert screen.stalls[-1] == ("", 7)
     assert watch.seconds["checkpoint"] > 5
+
+
+def test_the_standstill_is_left_for_other_threads_from_its_first_moment() -> None:
+    """Before people are told, as an object that later looks replace and never change."""
+    clock = Stepped()
+    watch, _, _ = _watch(clock)
+    assert watch.standstill.reason is None
+    seen = []
+    for clock.now in (0.0, 2.0):
+        watch.waiting(Want(step=3, needed=8, fresh=1))
+        seen.append(watch.standstill)
+    clock.now = 3.0
+    watch.over()
+    seen.append(watch.standstill)
+    assert [(one.reason, one.lasted) for one in seen] == [
+        (Stall.NO_WORKER_YET, 0.0),
+        (Stall.NO_WORKER_YET, 2.0),
+        (None, 0.0),
+    ]
+    assert [dict(one.seconds) for one in seen] == [
+        {},
+        {"no_worker_yet": 2.0},
+        {"no_worker_yet": 3.0},
+    ]
+    assert seen[1].want.step == 3

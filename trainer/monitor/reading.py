@@ -1,0 +1,86 @@
+"""One look at a running trainer, made of snapshots that other threads left or hand out under their locks."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from trainer.checkpoint import Checkpoints, TrainedState
+from trainer.config import TrainerConfig
+from trainer.feed.feed import FeedStatus
+from trainer.metrics import Row
+from trainer.monitor.board import Board
+from trainer.stall_watch import Standstill
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """All that the two pages are made of."""
+
+    run: str
+    endpoint: str
+    views: int
+    max_steps: int
+    first_step: int
+    """Steps that the run had when this process took it over."""
+    first_uses: int
+    """Trainings of groups that it had then."""
+    row: Row | None
+    """Of the newest step of this process."""
+    status: FeedStatus
+    standstill: Standstill
+    checkpoint_at: float | None
+    """Unix time of the newest checkpoint."""
+    disk_free_bytes: int
+    disk_size_bytes: int
+
+
+class Stream(Protocol):
+    """What this needs of the supply of groups."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where workers join; empty where none can."""
+
+    def status(self) -> FeedStatus:
+        """Counts as they are now, on any thread."""
+
+
+class Stalls(Protocol):
+    """What this needs of the stall watch."""
+
+    @property
+    def standstill(self) -> Standstill:
+        """The newest, on any thread."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Makes readings, on any thread."""
+
+    config: TrainerConfig
+    resumed: TrainedState
+    board: Board
+    stream: Stream
+    stalls: Stalls
+    checkpoints: Checkpoints
+    folder: Path
+    """Of the run."""
+
+    def read(self) -> Reading:
+        """The trainer as it is now. Raises OSError when the run's disk can't be asked."""
+        disk = shutil.disk_usage(self.folder)
+        return Reading(
+            run=self.config.run.name,
+            endpoint=self.stream.endpoint,
+            views=self.config.generation.views,
+            max_steps=self.config.run.max_steps,
+            first_step=self.resumed.step,
+            first_uses=self.resumed.uses,
+            row=self.board.row,
+            status=self.stream.status(),
+            standstill=self.stalls.standstill,
+            checkpoint_at=self.checkpoints.written_at(),
+            disk_free_bytes=disk.free,
+            disk_size_bytes=disk.total,
+        )
