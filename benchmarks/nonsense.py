@@ -40,7 +40,6 @@ def expected_reasons() -> set[str]:
         "duplicate",  # replayed
         "unknown_peer",
         "not_equipped",
-        "silent_worker",  # left without a word
     }
 
 
