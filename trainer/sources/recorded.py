@@ -64,9 +64,11 @@ class RecordedRun:
             " WHERE before.group_id = this.group_id AND before.step > ? AND before.step < this.step)"
             " ORDER BY rank, slot"
         )
-        later = step
-        while rows := self._db.execute(first_uses, (later := later + 1, step)).fetchall():
-            yield from (group_id for (group_id,) in rows)
+        [(last,)] = self._db.execute("SELECT max(step) FROM uses")
+        # A step may hold no new group at all, and later ones still do.
+        for later in range(step + 1, last + 1):
+            for (group_id,) in self._db.execute(first_uses, (later, step)).fetchall():
+                yield group_id
 
     def held(self, step: int) -> list[Held]:
         """(group_id, uses so far, step of the last one) of the groups that steps after `step` use again."""

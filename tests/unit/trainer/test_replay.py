@@ -20,7 +20,14 @@ from trainer.sources.recorded import RecordedRun
 from trainer.sources.replay import ReplaySource
 
 PLAN = Plan(Captions([f"c{i}" for i in range(9)]), 0, GenerationSpec(views=2, size=8))
-BATCHES = [[(0, 1), (3, 1)], [(1, 1), (0, 2)], [(3, 2), (2, 1)], [(0, 3), (4, 1)], [(5, 1), (1, 2)]]
+BATCHES = [
+    [(0, 1), (3, 1)],
+    [(1, 1), (0, 2)],
+    [(3, 2), (2, 1)],
+    [(2, 2), (3, 3)],  # nothing new
+    [(0, 3), (4, 1)],
+    [(5, 1), (1, 2)],
+]
 
 
 def _group(group_id: int, source: str = "online") -> DrawnGroup:
@@ -74,7 +81,7 @@ class OrderedFeed:
         return self.dead
 
 
-@pytest.mark.parametrize("step", range(5))
+@pytest.mark.parametrize("step", range(len(BATCHES)))
 def test_batches_are_those_of_the_ledger_from_any_step_on(tmp_path: Path, step: int) -> None:
     """With room for a batch and no more; what is held is what comes again."""
     recorded = RecordedRun(_record(tmp_path), PLAN, len(BATCHES))
@@ -110,8 +117,8 @@ def test_what_is_not_this_runs_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a run with a ledger"):
         RecordedRun(tmp_path / "none", PLAN, 1)
     folder = _record(tmp_path)
-    with pytest.raises(UserError, match="max_steps = 6 recorded steps, got 5"):
-        RecordedRun(folder, PLAN, 6)
+    with pytest.raises(UserError, match="max_steps = 7 recorded steps, got 6"):
+        RecordedRun(folder, PLAN, 7)
     with pytest.raises(UserError, match="the run's own plan"):
         RecordedRun(folder, Plan(PLAN.captions, 1, PLAN.spec), 5)
     db = sqlite3.connect(folder / "ledger.sqlite")
