@@ -23,12 +23,12 @@ def test_equals_transformers_forward_pass() -> None:
     """Read at the end-of-text token and projected, for short, cut and empty captions."""
     tower = build_text_tower(FIELDS, "embedded", seed=0).eval()
     tokens = AutoTokenizer.from_pretrained(Path("trainer/embedded/tokenizer").resolve())(
-        CAPTIONS, padding="max_length", truncation=True, max_length=24, return_tensors="pt"
+        CAPTIONS, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
     )
     with torch.no_grad():
         torch.testing.assert_close(tower(CAPTIONS), tower.model(input_ids=tokens.input_ids).text_embeds)
     assert tower.dim == 12
-    assert tower.model.config.max_position_embeddings == 24
+    assert tower.model.config.max_position_embeddings == 77
 
 
 def test_a_text_does_not_depend_on_its_neighbours() -> None:
