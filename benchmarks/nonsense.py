@@ -18,6 +18,9 @@ MESSAGES_A_SOCKET = 200
 """After so many a socket is closed, and a new one opened."""
 INTRODUCTIONS = 0.1
 """Share of messages before which a socket says a proper hello."""
+HUNGRY = 0.01
+"""Share of introductions after which tickets are taken and never drawn. Seldom, since a ticket that five workers
+die with is a dead letter, and too many of these stop a run: see benchmarks/LOG.md."""
 RANDOM_BYTES_MAX = 300
 FAR_GROUP_ID = 10**12
 """A ticket that was never given out."""
@@ -103,7 +106,7 @@ class Nonsense:
         self._socket.send(encode(self._hello(PROTOCOL_VERSION)))
         if self._random.random() < 0.8:
             self._socket.send(encode(self._equipped(self._content)))
-            if self._random.random() < 0.1:
+            if self._random.random() < HUNGRY:
                 self._socket.send(
                     encode(Ready(run=self._run, session=self._session, credit=self._random.randint(1, 4)))
                 )
