@@ -66,9 +66,9 @@ def main(argv: Sequence[str]) -> int:
         before = drain.rate(options.quiet_seconds)
         noisy = drain.rate_while_fuzzed(options)
         after = drain.rate(options.quiet_seconds)
-        refused = feed.status().refused
+        status = feed.status()
     quiet = (before + after) / 2
-    missing = sorted(expected_reasons() - refused.keys())
+    missing = sorted(expected_reasons() - status.refused.keys())
     result: dict[str, Any] = {
         "question": "a live feed under random and mutated messages",
         "messages": options.messages,
@@ -77,7 +77,8 @@ def main(argv: Sequence[str]) -> int:
         "throughput_ratio": noisy / quiet,
         "target": TARGET,
         "memory_growth_bytes": drain.memory_growth_bytes,
-        "refused": dict(sorted(refused.items())),
+        "refused": dict(sorted(status.refused.items())),
+        "dead_letters": status.dead_letters,
         "not_counted": missing,
         "environment": environment(),
     }

@@ -18,8 +18,8 @@ MESSAGES_A_SOCKET = 200
 """After so many a socket is closed, and a new one opened."""
 INTRODUCTIONS = 0.1
 """Share of messages before which a socket says a proper hello."""
-HUNGRY = 0.01
-"""Share of introductions after which tickets are taken and never drawn. Seldom, since a ticket that five
+HUNGRY = 0.1
+"""Share of introductions after which tickets are taken and never drawn. A ticket that five
 workers die with is a dead letter, and too many of these stop a run: see benchmarks/LOG.md."""
 RANDOM_BYTES_MAX = 300
 FAR_GROUP_ID = 10**12
