@@ -13,6 +13,8 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 # The run file and its overrides: make up RUN=examples/quick.toml ARGS="--train.lr 1e-3"
 RUN :=
 ARGS :=
+# Half of the time of a test is waiting, so processes pay even where cores are few.
+TEST_PROCESSES := 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install up test check bench clean
@@ -26,7 +28,7 @@ up: $(INSTALLED)  ## train an encoder on images generated as it trains
 	@$(BIN)/python -m launcher up $(RUN) $(ARGS)
 
 test: $(INSTALLED)  ## run every test that needs neither a GPU nor minutes
-	@$(BIN)/python -m pytest -m "not gpu and not slow and not compose" $(ARGS)
+	@$(BIN)/python -m pytest -m "not gpu and not slow and not compose" -n $(TEST_PROCESSES) $(ARGS)
 
 check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .
