@@ -138,7 +138,7 @@ class Desk:
 
     def lose(self, identity: bytes, *, silent: bool = False) -> None:
         """A worker is gone: its tickets go to others."""
-        self.leases.lose_worker(identity)
+        self.leases.lose_worker(identity, self.peers.names)
         self.peers.drop(identity, silent=silent)
 
     def tick(self, now: float) -> list[Outgoing]:
@@ -149,7 +149,9 @@ class Desk:
             self.lose(peer.identity, silent=True)
         for peer in self.peers:
             lease_seconds = max(self._settings.lease_seconds, LEASE_BATCHES * peer.batch_seconds)
-            expired = self.leases.expire(peer.identity, peer.last_progress, lease_seconds, now)
+            expired = self.leases.expire(
+                peer.identity, peer.last_progress, lease_seconds, now, self.peers.names
+            )
             if expired:
                 self.refused["lease_expired"] += len(expired)
                 outgoing.append((peer.identity, Cancel(**self._stamp, group_ids=tuple(expired))))
@@ -201,7 +203,7 @@ class Desk:
                 " start the worker again"
             )
             return [self._reject(identity, "another_run", reason)]
-        self.leases.lose_worker(identity)
+        self.leases.lose_worker(identity, self.peers.names)
         self.peers.greet(identity, hello, now, key)
         welcome = Welcome(
             **self._stamp,

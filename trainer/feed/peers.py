@@ -83,6 +83,11 @@ class Peers:
         """Identities that tickets may go to."""
         return [peer.identity for peer in self._by_identity.values() if peer.equipped]
 
+    @property
+    def names(self) -> dict[bytes, str]:
+        """What each worker that may get tickets is known by across its sockets: its key, or else its name."""
+        return {peer.identity: peer.key or peer.name for peer in self if peer.equipped}
+
     def silent(self, now: float, silence_seconds: float) -> list[Peer]:
         """Those unheard for too long."""
         return [peer for peer in self if now - peer.last_heard > silence_seconds]
