@@ -146,13 +146,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--episodes", type=_count, default=600, metavar="N", help="of fewshot (600)")
     parser.add_argument("--k", type=_count, default=10, metavar="N", help="neighbours (10)")
-    parser.add_argument("--temperature", type=float, default=0.07, metavar="T", help="of the vote (0.07)")
+    parser.add_argument("--temperature", type=_positive, default=0.07, metavar="T", help="of the vote (0.07)")
     parser.add_argument(
         "--templates", type=Path, metavar="FILE", help="texts with {} for zeroshot, one a line"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (0)")
     parser.add_argument(
-        "--image-size", type=int, default=0, metavar="PX", help="(what the encoder was trained for, else 224)"
+        "--image-size",
+        type=_count,
+        default=0,
+        metavar="PX",
+        help="(what the encoder was trained for, else 224)",
     )
     parser.add_argument("--batch-images", type=_count, default=256, metavar="N", help="encoded at once (256)")
     parser.add_argument(
@@ -164,9 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="(auto)")
-    parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="of a CPU; 0 leaves it to torch (0)"
-    )
+    parser.add_argument("--threads", type=_count, default=0, metavar="N", help="of a CPU (left to torch)")
     parser.add_argument(
         "--cache",
         type=Path,
@@ -183,3 +185,10 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text}")
     return count
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text}")
+    return value

@@ -5,6 +5,8 @@
       tokenizer.json, ...              AutoTokenizer.from_pretrained
       projection.safetensors           [D, F] `weight` of the encoder's features, `log_scale`
 
+It is of the trained weights, also where the encoder beside it is their average (`train.export = "ema"`).
+
 Shapes: N images, F features, T texts, D the dimension in which they are compared.
 """
 

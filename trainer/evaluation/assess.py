@@ -14,7 +14,7 @@ from protocol.errors import UserError
 from trainer.evaluation import linear
 from trainer.evaluation.accuracy import measure_accuracy
 from trainer.evaluation.features import Features
-from trainer.evaluation.few_shot import draw_episodes, few_shot
+from trainer.evaluation.few_shot import WAYS, able_classes, draw_episodes, few_shot
 from trainer.evaluation.image_set import ImageSet, Split
 from trainer.evaluation.image_text import PHOTOGRAPH, image_text_recall, zero_shot_classes
 from trainer.evaluation.result import Found, Result, known_found, of_accuracy, save_found
@@ -87,8 +87,10 @@ class Assessment:
 
     def possible(self) -> list[Kind]:
         """The kinds that this encoder and this set allow."""
-        kinds: list[Kind] = ["retrieval"] if self._data.train or self._has_texts else []
-        kinds += ["knn", "linear", "fewshot"] if self._data.train else []
+        train, test = self._data.train, self._data.test
+        kinds: list[Kind] = ["retrieval"] if train or self._has_texts else []
+        kinds += ["knn", "linear"] if train else []
+        kinds += ["fewshot"] if train and len(able_classes(train.labels_N, test.labels_N)) >= WAYS else []
         return kinds + (["zeroshot"] if self._subject.text else [])
 
     @property

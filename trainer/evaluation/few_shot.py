@@ -45,7 +45,7 @@ def draw_episodes(
     queries are as many as the fifth largest class has. Raises UserError where there are no 5 classes."""
     train = _rows_by_class(train_labels_N)
     test = _rows_by_class(test_labels_N)
-    able = {label: len(rows) for label, rows in test.items() if len(train.get(label, ())) >= SHOTS}
+    able = able_classes(train_labels_N, test_labels_N)
     if len(able) < WAYS:
         raise UserError(
             "too few classes for few-shot",
@@ -67,6 +67,12 @@ def draw_episodes(
         support.append(torch.stack([draw(train[label], SHOTS) for label in ways]))
         asked.append(torch.stack([draw(test[label], queries) for label in ways]))
     return Episodes(torch.stack(support), torch.stack(asked))
+
+
+def able_classes(train_labels_N: Tensor, test_labels_N: Tensor) -> dict[int, int]:
+    """The number of test pictures of each class that has shots enough."""
+    train, test = _rows_by_class(train_labels_N), _rows_by_class(test_labels_N)
+    return {label: len(rows) for label, rows in test.items() if len(train.get(label, ())) >= SHOTS}
 
 
 def few_shot(train_NF: Tensor, test_NF: Tensor, episodes: Episodes, *, l2: float = 1.0) -> FewShot:

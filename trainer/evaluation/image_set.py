@@ -5,6 +5,7 @@
 Shapes: N pictures of a split. Nothing is decoded before it is asked for.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from protocol.errors import UserError
 from trainer.errors import DamagedImageError
-from trainer.pool.images import ImageHWC, decode_image
+from trainer.pool.images import BYTES_MAX, ImageHWC, decode_image
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: dict[str, SplitName] = {
@@ -94,7 +95,8 @@ class FilePictures:
         try:
             with open(place.path, "rb") as file:
                 file.seek(place.offset)
-                return decode_image(file.read(place.size))
+                size = place.size if 0 <= place.size <= BYTES_MAX else BYTES_MAX + 1
+                return decode_image(file.read(size))
         except (OSError, DamagedImageError) as error:
             raise UserError(
                 "a picture can't be read",
@@ -163,7 +165,9 @@ def _split(name: str, rows: Sequence[Row], numbers: Mapping[str | int, int]) -> 
         if place.path not in status_of:
             status = place.path.stat()
             status_of[place.path] = f"{status.st_size}:{status.st_mtime_ns}"
-        digest.update(f"{place.path.name}:{status_of[place.path]}:{place.offset}:{place.size}\n".encode())
+        digest.update(
+            f"{os.path.abspath(place.path)}:{status_of[place.path]}:{place.offset}:{place.size}\n".encode()
+        )
     known = SPLIT_NAMES[name]
     return Split(
         name=known,

@@ -14,6 +14,7 @@ import xxhash
 from torch import Tensor
 
 from protocol.errors import UserError
+from trainer.errors import StopRequestedError
 from trainer.evaluation.accuracy import measure_accuracy
 from trainer.evaluation.features import Features
 from trainer.evaluation.image_set import ImageSet, Split
@@ -52,8 +53,13 @@ def logistic(data: ImageSet, features: Features, device: torch.device, seed: int
     def score(predicted_N: Tensor) -> float:
         return (predicted_N == asked[1]).double().mean().item()
 
+    def tried(count: int) -> None:
+        progress.update({"step": count})
+        if features.stop.is_set():
+            raise StopRequestedError("asked to stop while evaluating")
+
     classes = len(data.classes)
-    chosen = choose_l2(fit, asked, classes, score=score, tried=lambda count: progress.update({"step": count}))
+    chosen = choose_l2(fit, asked, classes, score=score, tried=tried)
     test_NF = features.of(data.test, "small").to(device)
     (whole_NF, labels_N), (test_NF, _) = standardise(whole, (test_NF, data.test.labels_N))
     linear = fit_logistic(whole_NF[None], labels_N[None], classes, chosen.l2)
@@ -102,7 +108,8 @@ def probe(
     batch_images = min(batch_images, len(rows))
     steps = epochs * (len(rows) // batch_images)
     subject = features.subject
-    told = f"{subject.digest}:{train.digest}:{test.digest}:{where}:{seed}:{epochs}:{batch_images}"
+    labels = train.labels_N.tolist(), asked.labels_N.tolist(), chosen_on.labels_N.tolist(), len(data.classes)
+    told = f"{subject.digest}:{train.digest}:{test.digest}:{where}:{seed}:{epochs}:{batch_images}:{labels}"
     features.cache.mkdir(parents=True, exist_ok=True)
     state = features.cache / f"probe-{xxhash.xxh3_64_hexdigest(told.encode())}.safetensors"
     heads = LinearProbe(

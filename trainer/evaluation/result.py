@@ -53,9 +53,9 @@ class Found(Struct, frozen=True, kw_only=True):
     results: list[Result]
 
     def with_results(self, new: Sequence[Result]) -> "Found":
-        """The rows of `new` in place of those of their kinds."""
-        kinds = {result.kind for result in new}
-        kept = [result for result in self.results if result.kind not in kinds]
+        """The rows of `new` in place of those of the same kinds and variants."""
+        renewed = {(result.kind, result.variant) for result in new}
+        kept = [result for result in self.results if (result.kind, result.variant) not in renewed]
         return msgspec.structs.replace(self, results=[*kept, *new])
 
 

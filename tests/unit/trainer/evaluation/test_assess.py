@@ -1,5 +1,6 @@
 """Whole evaluations of a tiny encoder with a text tower, on pictures of plain colours."""
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ from protocol.errors import UserError
 from trainer.augment import normalise
 from trainer.config import TrainerConfig
 from trainer.encoder import build_encoder
+from trainer.errors import StopRequestedError
 from trainer.evaluation.assess import KINDS, Assessment, Settings
 from trainer.evaluation.features import Features
 from trainer.evaluation.image_set import ImageSet, Split, SplitName
@@ -195,6 +197,39 @@ def test_the_probe_says_what_it_chose_on(saved: tuple[Path, ImageText], tmp_path
     ]
     assert {row.chosen_on for row in rows} == {"test" if variant == "paper" else "a tenth of train"}
     assert max(row.scores["accuracy"] for row in rows) > 0.5
+
+
+def test_a_variant_leaves_the_rows_of_the_other(saved: tuple[Path, ImageText], tmp_path: Path) -> None:
+    """Judged at different times, they stand beside each other; a changed label is another probe."""
+    folder, _ = saved
+    changes = {"solver": "sgd", "epochs": 1, "probe_batch": 8}
+    for variant in ("clean", "paper", "clean"):
+        judged = assessment(folder, tmp_path / "cache", variants=[variant], **changes)
+        found = judged.run(["linear"], tmp_path)
+    assert sorted(row.variant or "" for row in found.results) == ["clean"] * 2 + ["paper"] * 2
+    states = set((tmp_path / "cache").glob("probe-*"))
+    assert len(states) == 2
+    assert DATA.train is not None
+    other = dataclasses.replace(DATA.train, labels_N=4 - DATA.train.labels_N)
+    relabelled = dataclasses.replace(DATA, train=other)
+    assessment(folder, tmp_path / "cache", relabelled, variants=["paper"], **changes).run(
+        ["linear"], tmp_path
+    )
+    assert len(set((tmp_path / "cache").glob("probe-*")) - states) == 1
+
+
+def test_a_stop_is_heard_between_fits(saved: tuple[Path, ImageText], tmp_path: Path) -> None:
+    """Nothing is written of a kind that was not finished."""
+    folder, _ = saved
+    stop = threading.Event()
+    features = Features(subject(folder), tmp_path / "cache", batch_images=16, workers=2, stop=stop)
+    for some in (DATA.train, DATA.test):
+        assert some is not None
+        features.of(some, "small")
+    stop.set()
+    with pytest.raises(StopRequestedError):
+        Assessment(DATA, features, torch.device("cpu"), SETTINGS).run(["linear"], tmp_path / "out")
+    assert not (tmp_path / "out" / "results.json").exists()
 
 
 def test_what_an_encoder_or_a_set_lacks_is_refused(saved: tuple[Path, ImageText], tmp_path: Path) -> None:
