@@ -22,6 +22,7 @@ from trainer.evaluation.assess import KINDS, Assessment, Settings
 from trainer.evaluation.features import Features
 from trainer.evaluation.image_set import ImageSet, Split, SplitName
 from trainer.evaluation.subject import Subject
+from trainer.learner import Learner
 from trainer.objectives.build import build_objective
 from trainer.objectives.image_text import ImageText
 
@@ -252,3 +253,15 @@ def test_what_an_encoder_or_a_set_lacks_is_refused(saved: tuple[Path, ImageText]
 
 def without_train(data: ImageSet) -> ImageSet:
     return ImageSet(name=data.name, classes=data.classes, train=None, validation=None, test=data.test)
+
+
+def test_a_learner_saves_the_tower_into_the_encoders_folder(tmp_path: Path) -> None:
+    """What a finished run leaves is an encoder that can be judged by texts."""
+    train = msgspec.structs.replace(CONFIG.train, device="cpu", precision="float32")
+    augment = msgspec.structs.replace(CONFIG.augment, crop_size=16)
+    learner = Learner(msgspec.structs.replace(CONFIG, train=train, augment=augment))
+    learner.save_encoder(tmp_path / "encoder")
+    loaded = subject(tmp_path / "encoder")
+    pixels = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
+    torch.testing.assert_close(loaded.encode(pixels), learner.encode(normalise(pixels)), atol=1e-5, rtol=0)
+    assert loaded.texts(["a caption"]).shape == (1, 8)
