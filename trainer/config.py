@@ -205,6 +205,13 @@ class AugmentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     crop_scale: Annotated[
         tuple[Unit, Unit], Meta(description="area of a random crop, least and most, as a share of the image")
     ] = (0.08, 1.0)
+    downsample: Annotated[
+        Unit,
+        Meta(
+            description="probability that an image is first scaled down to a quarter or a half of its size,"
+            " and up again; the paper tries 0.05"
+        ),
+    ] = 0.0
     flip: Annotated[Unit, Meta(description="probability of a left-right flip")] = 0.5
     jitter: Annotated[Unit, Meta(description="probability of the colour jitter")] = 0.8
     jitter_strength: Annotated[

@@ -139,8 +139,9 @@ class Learner:
         return features_NF.float().cpu()
 
     def save_encoder(self, folder: Path) -> None:
-        """Writes a folder that `AutoModel.from_pretrained` loads."""
+        """Writes a folder that `AutoModel.from_pretrained` loads, and into it what the objective adds."""
         self._exported().save(folder)
+        self.objective.save(folder)
 
     def _exported(self) -> Encoder:
         return self._average.encoder if self._average and self._config.train.export == "ema" else self.encoder
