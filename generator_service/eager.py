@@ -12,7 +12,7 @@ import torch
 from generator_service.config import GeneratorConfig
 from generator_service.devices import device_name, resolve_device, resolve_dtype
 from generator_service.engine import Abandoned, check_ticket, groups_of
-from generator_service.errors import OutOfDeviceMemoryError
+from generator_service.errors import NonFiniteError, OutOfDeviceMemoryError
 from generator_service.families import load_family
 from generator_service.model_folder import ModelFolder
 from generator_service.sampler import Sampler
@@ -81,11 +81,14 @@ class EagerEngine:
         guidance_N = [scale for ticket in tickets for scale in ticket.guidance]
         guidance_N += [self._spec.guidance[0]] * (spare * views)
         try:
-            images_NHWC = self._sampler.sample(captions, seeds_N, guidance_N, abandoned)
+            images_NHWC, broken = self._sampler.sample(captions, seeds_N, guidance_N, abandoned)
         except (RuntimeError, MemoryError) as error:
             if _is_out_of_memory(error):
                 raise OutOfDeviceMemoryError(self._device_name, self.batch_images, str(error)) from error
             raise
+        guilty = [image for image in broken if image < len(tickets) * views]
+        if guilty:
+            raise NonFiniteError(guilty[0], len(guilty), len(tickets) * views)
         return [images_NHWC[start : start + views] for start in range(0, len(tickets) * views, views)]
 
     def cuts(self, caption: str) -> bool:

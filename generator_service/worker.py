@@ -85,7 +85,7 @@ def prepare(config: GeneratorConfig) -> tuple[WorkerFacts, EngineBuilder]:
         return facts, lambda spec, abandoned: FakeEngine(
             spec, batch_images=config.batch_images, images_per_second=config.fake_images_per_second
         )
-    folder = open_model_folder(config.model)
+    folder = open_model_folder(config.model, config.decoder, config.loras, config.lora_scales)
     weights = folder.weights_digest()
     from generator_service.devices import device_name, resolve_device  # torch: the fake engine needs none
 

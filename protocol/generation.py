@@ -19,7 +19,13 @@ class GenerationSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             description="guidance scales; one is drawn from the list for each group",
         ),
     ] = (2.0,)
-    sampler: Annotated[str, Meta(max_length=32, description="denoising rule: lcm or ddim")] = "ddim"
+    sampler: Annotated[
+        str,
+        Meta(
+            max_length=32,
+            description="denoising rule: ddim, euler, dpm++, lcm, or turbo (Euler that renews noise)",
+        ),
+    ] = "ddim"
     negative_prompt: Annotated[
         str,
         Meta(
