@@ -39,9 +39,15 @@ class GeneratorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         tuple[float, ...], Meta(max_length=16, description="how much of each LoRA; empty is 1 of each")
     ] = ()
     engine: Annotated[
-        Literal["eager", "fake"],
-        Meta(description="what computes the images; `fake` draws deterministic patterns and needs no model"),
+        Literal["auto", "eager", "compile", "xformers", "pipeline", "fake"],
+        Meta(
+            description="what computes the images: `compile` builds for minutes once and is then cached;"
+            " `auto` is the fastest that is built and was ever executed on such a device; `pipeline` is the"
+            " slow way, any other text-to-image pipeline of diffusers by its own call (generation.sampler ="
+            " own); `fake` draws patterns, without a model"
+        ),
     ] = "eager"
+    engine_cache: Annotated[str, Meta(description="folder of built engines")] = "runs/.engines"
     batch_images: Annotated[
         int,
         Meta(ge=1, le=65536, description="static batch of the engine, in images; groups are packed into it"),

@@ -14,6 +14,7 @@ _PATTERNS = [
     "*.json",
     "*/*.json",
     "*/*.txt",
+    "*/*.model",
     *(f"{stem}{shard}.safetensors" for stem in _WEIGHTS for shard in ("", "-?????-of-?????")),
     *(f"*/{stem}{shard}.safetensors" for stem in _WEIGHTS for shard in ("", "-?????-of-?????")),
 ]

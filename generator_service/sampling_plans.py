@@ -1,8 +1,9 @@
 """Denoising rules as frozen plans: every coefficient of every step is a tensor before the loop begins.
 
 The arithmetic of a step is that of diffusers' schedulers' `step`, in the same order, so that equal inputs
-give equal bits. x is the noisy latent, x0 the predicted clean one. In the first three alpha^2 + sigma^2 = 1; Euler
-counts noise against a clean image of full size, x = x0 + s eps, and shows the UNet x / (s^2 + 1)^0.5.
+give equal bits. x is the noisy latent, x0 the predicted clean one. In the first three
+alpha^2 + sigma^2 = 1; Euler counts noise against a clean image of full size, x = x0 + s eps, and shows the
+UNet x / (s^2 + 1)^0.5.
 
 DDIM (Song et al. 2021, eq. 12, eta = 0):       x' = alpha' x0 + sigma' eps
 LCM (Luo et al. 2023, algorithm 3):             x' = alpha' (c_out x0 + c_skip x) + sigma' noise, not last

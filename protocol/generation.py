@@ -23,7 +23,8 @@ class GenerationSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         str,
         Meta(
             max_length=32,
-            description="denoising rule: ddim, euler, dpm++, lcm, or turbo (Euler that renews noise)",
+            description="denoising rule: ddim, euler, dpm++, lcm, turbo (Euler that renews noise), or own (of"
+            " the pipeline engine)",
         ),
     ] = "ddim"
     negative_prompt: Annotated[

@@ -17,7 +17,7 @@ from peft.utils import get_peft_model_state_dict
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from generator_service.config import GeneratorConfig
-from generator_service.eager import EagerEngine
+from generator_service.diffusion_engine import DiffusionEngine
 from generator_service.errors import NonFiniteError
 from generator_service.families import StableDiffusion, load_family
 from generator_service.model_folder import open_model_folder
@@ -133,7 +133,7 @@ def test_pixels_do_not_depend_on_slot_or_neighbours(
     folder = open_model_folder(str(family_folders[family]))
     spec = _spec("euler", 1.0, 3.0, steps=2)
     config = GeneratorConfig(batch_images=6, precision=precision)
-    engine = EagerEngine(config, folder, "", spec, lambda: False)
+    engine = DiffusionEngine(config, folder, "", spec, lambda: False)
     assert engine.exact
     probe, *others = [make_ticket(i, f"caption {i}", views=2, guidance=(1.0, 3.0)) for i in range(5)]
     (alone,) = engine.draw([probe], lambda: False)
@@ -178,7 +178,7 @@ def test_latents_that_are_not_numbers_fail_their_ticket_alone(
 ) -> None:
     """The batch is refused while the guilty one is in it, also when it is none of the padding."""
     folder = open_model_folder(str(family_folders["sd1"]))
-    engine = EagerEngine(
+    engine = DiffusionEngine(
         GeneratorConfig(batch_images=6, precision="float32"), folder, "", _spec("ddim", 1.0), lambda: False
     )
     plan = engine._sampler._plan
