@@ -17,6 +17,7 @@ from generator_service.errors import NonFiniteError, OutOfDeviceMemoryError
 from generator_service.families import load_family
 from generator_service.model_folder import ModelFolder
 from generator_service.sampler import Sampler
+from protocol.errors import UserError
 from protocol.generation import GenerationSpec
 from protocol.identity import digest_of
 from protocol.payload import ImagesNHWC
@@ -51,10 +52,12 @@ class DiffusionEngine:
         torch.backends.cudnn.benchmark = False
         self._device_name = device_name(device)
         model = load_family(folder, device=device, dtype=dtype)
+        # First of all, since it refuses in a moment what an engine would be built for in minutes.
+        self._sampler = Sampler(model, spec, groups=self._groups)
         chosen = choose(config, model, weights, spec, self.batch_images, abandoned, say)
         if config.engine == "auto":
             say(f"engine {chosen.name}: {chosen.why}")
-        self._sampler = Sampler(model, spec, groups=self._groups, forward=chosen.forward)
+        self._sampler.compute_with(chosen.forward)
         precision = str(dtype).removeprefix("torch.")
         self.content_hash = digest_of({"weights": weights, "generation": msgspec.to_builtins(spec)})
         self.engine_hash = digest_of(
@@ -70,7 +73,16 @@ class DiffusionEngine:
             }
         )
         self.summary = f"{chosen.name} engine on {self._device_name}, {precision}, model {config.model}"
-        self.exact, self.batch_seconds = self._warm_up(abandoned)
+        try:
+            self.exact, self.batch_seconds = self._warm_up(abandoned)
+        except NonFiniteError as error:
+            raise UserError(
+                "the model overflows",
+                expected=f"latents that are finite in {precision}",
+                got=str(error),
+                where=config.model,
+                mend="set generator.precision to bfloat16 or float32",
+            ) from error
 
     @property
     def batch_images(self) -> int:

@@ -54,7 +54,7 @@ def choose(
             why = "compile has never been executed on this kind of device"
             return Chosen(name="eager", forward=PlainForward(model), digest="", why=why)
         if not cached:
-            why = "compile is faster, but not built: `streamrep engine build` does so"
+            why = "compile is not built: `streamrep engine build` does so"
             return Chosen(name="eager", forward=PlainForward(model), digest="", why=why)
         why = "compile is the fastest of those that work, and built"
 

@@ -39,10 +39,8 @@ class Sampled(NamedTuple):
 class Sampler:
     """Draws `groups` x `spec.views` images at a time, always that many."""
 
-    def __init__(
-        self, model: StableDiffusion, spec: GenerationSpec, *, groups: int, forward: Forward | None = None
-    ) -> None:
-        """`forward` computes UNet and decoder; without it diffusers' modules do. Raises UserError."""
+    def __init__(self, model: StableDiffusion, spec: GenerationSpec, *, groups: int) -> None:
+        """diffusers' modules compute, until `compute_with`. Raises UserError for what can't be drawn."""
         check_size(model, spec)
         check_guidance(spec)
         self._model = model
@@ -50,12 +48,16 @@ class Sampler:
         self._plan = plan_sampling(
             spec.sampler, model.scheduler_config, steps=spec.steps, device=model.device
         )
-        self._forward = forward or PlainForward(model)
+        self._forward: Forward = PlainForward(model)
         self._captions = CaptionEncoder(model.text_encoders, slots=groups)
         # Decided by the spec and not by the batch, so that an image never depends on its neighbours' scales.
         self._two_passes = takes_two_passes(model, spec)
         self._memory_format = memory_format_of(model.device)
         self._latent_CHW = latent_shape(model, spec)
+
+    def compute_with(self, forward: Forward) -> None:
+        """From now on `forward` computes UNet and decoder."""
+        self._forward = forward
 
     @torch.inference_mode()
     def sample(

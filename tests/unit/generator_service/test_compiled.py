@@ -15,11 +15,13 @@ from protocol.generation import GenerationSpec
 SPEC = GenerationSpec(views=2, size=32, steps=2, sampler="lcm", guidance=(1.0, 3.0))
 
 
-def _engine(folder: Path, cache: Path, engine: str, said: list[str] | None = None) -> DiffusionEngine:
+def _engine(
+    folder: Path, cache: Path, engine: str, said: list[str] | None = None, spec: GenerationSpec = SPEC
+) -> DiffusionEngine:
     config = GeneratorConfig(engine=engine, engine_cache=str(cache), batch_images=6, precision="bfloat16")
     opened = open_model_folder(str(folder))
     say = (said if said is not None else []).append
-    return DiffusionEngine(config, opened, opened.weights_digest(), SPEC, lambda: False, say)
+    return DiffusionEngine(config, opened, opened.weights_digest(), spec, lambda: False, say)
 
 
 @pytest.mark.slow
@@ -29,7 +31,7 @@ def test_auto_takes_what_is_built_and_says_why(distilled_folder: Path, tmp_path:
     """Eager before the build, then compile, whose images are eager's within bfloat16's rounding."""
     said: list[str] = []
     eager = _engine(distilled_folder, tmp_path, "auto", said)
-    assert said == ["engine eager: compile is faster, but not built: `streamrep engine build` does so"]
+    assert said == ["engine eager: compile is not built: `streamrep engine build` does so"]
     built = _engine(distilled_folder, tmp_path, "compile")
     loaded = _engine(distilled_folder, tmp_path, "auto", said)
     assert said[1:] == ["engine compile: compile is the fastest of those that work, and built"]
@@ -54,6 +56,16 @@ def test_an_engine_that_cannot_be_built_says_why(
     monkeypatch.setattr("torch.export.export", lambda *_, **__: (_ for _ in ()).throw(ValueError("no")))
     with pytest.raises(UserError, match=r"a C\+\+ compiler, got no; install g\+\+, or choose the eager"):
         _engine(distilled_folder, tmp_path, "compile")
+
+
+def test_what_cannot_be_drawn_is_refused_before_anything_is_built(
+    distilled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A misspelt sampler does not cost minutes."""
+    monkeypatch.setattr("generator_service.compiled.build_compiled", lambda *_: pytest.fail("built"))
+    spec = GenerationSpec(views=2, size=32, sampler="lmc")
+    with pytest.raises(UserError, match="unknown sampler"):
+        _engine(distilled_folder, tmp_path, "compile", spec=spec)
 
 
 def test_the_recipe_knows_all_that_code_depends_on(

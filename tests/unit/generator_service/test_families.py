@@ -199,6 +199,15 @@ def test_latents_that_are_not_numbers_fail_their_ticket_alone(
     with pytest.raises(NonFiniteError, match="1 of 2"):
         engine.draw([bad], lambda: False)
     assert len(engine.draw([good], lambda: False)) == 1
+    monkeypatch.setattr(type(plan), "begin", lambda self, noise_NCHW: noise_NCHW * torch.inf)
+    with pytest.raises(UserError, match=r"the model overflows: expected latents that are finite in float32"):
+        DiffusionEngine(
+            GeneratorConfig(batch_images=6, precision="float32"),
+            folder,
+            "",
+            _spec("ddim", 1.0),
+            lambda: False,
+        )
 
 
 def test_guidance_is_refused_where_the_sampler_has_none(family_folders: dict[str, Path]) -> None:
