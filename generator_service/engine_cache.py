@@ -76,7 +76,7 @@ class EngineCache:
         return [(folder, read_record(folder)) for folder in folders if not folder.name.startswith(".")]
 
     def clean(self, keys: list[str] | None = None) -> int:
-        """Removes the engines of these keys, or all, and what killed builds left; returns how many."""
+        """Removes the engines of these keys, or all; returns how many."""
         removed = 0
         for folder, _ in self.engines():
             if keys is None or folder.name in keys:
