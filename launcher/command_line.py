@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("ledger", help="ask the ledger of a run about uses, captions, workers, engines")
     commands.add_parser("regenerate", help="draw a group of a run again and compare it with the ledger")
     commands.add_parser("pool", help="fill a pool with images of every caption, or look at one")
+    commands.add_parser("engine", help="build the compiled engine of a run, list what is built, remove it")
     commands.add_parser("plan", help="hours, GPUs and bytes of a schedule, fresh or from a pool")
     commands.add_parser("bench", help="measure one question; `streamrep bench` lists them")
     return parser
