@@ -107,6 +107,8 @@ class LinkLoop:
         while self.commands:
             self._obey(self.commands.popleft(), now)
         for rank, channel in list(self._channels.items()):
+            if self._channels.get(rank) is not channel:
+                continue  # closed a moment ago: a resumed trainer has other ranks
             for frames in channel.receive():
                 self._take(rank, channel, frames, now)
         if self._stop.is_set() and self._leave_by is None:
