@@ -20,6 +20,7 @@ from generator_service.channel import Channel
 from generator_service.commands import Command, Equip, HandOver, Leave, NextBatch
 from generator_service.conversation import Conversation, Equipment, Vitals, WorkerFacts
 from generator_service.credit import credit_shares
+from generator_service.endpoints import reachable
 from generator_service.link_status import LinkStatus, observe
 from generator_service.pace import Pace
 from generator_service.packer import Assignment, Packer
@@ -213,8 +214,8 @@ class LinkLoop:
         for rank in [rank for rank in self._channels if rank >= len(endpoints)]:
             self._channels.pop(rank).close()
             self._packer.drop_rank(rank)
-        for rank, endpoint in enumerate(endpoints):
-            known = self._channels.get(rank)
+        for rank, told in enumerate(endpoints):
+            endpoint, known = reachable(told, self._connect), self._channels.get(rank)
             if rank == 0 or (known is not None and known.endpoint == endpoint):
                 continue
             if known is not None:
