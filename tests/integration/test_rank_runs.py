@@ -89,27 +89,34 @@ def test_two_ranks_find_the_losses_of_one_in_ticket_order(
     start: Callable[..., Any],
     start_ranks: Callable[..., "list[subprocess.Popen[str]]"],
 ) -> None:
-    """Groups are used twice; both runs train on the same ones at every step, each rank on its own slots."""
+    """Groups come again from step 17 on. Two ranks that take over from one draw its ring again, each the groups
+    of its own slots, and train on what one rank would have."""
     settings = {
-        "run__max_steps": 12,
+        "run__max_steps": STEPS,
         "stream__order": "ticket",
         "stream__max_reuse": 2,
-        "stream__ring_groups": 128,
+        "stream__ring_groups": 16 * BATCH,
         "train__precision": "float32",
         "train__lr": 1e-3,
+        "generator__fake_images_per_second": 120.0,
     }
-    runs = [small_run(f"world-{world}", **settings) for world in (1, 2)]
-    for world, run in zip((1, 2), runs, strict=True):
+    whole, taken_over = (small_run(name, **settings) for name in ("whole", "taken-over"))
+    for run, worlds in ((whole, [1]), (taken_over, [1, 2])):
         worker = start("generate", str(run.path))
-        ranks = start_ranks(run, world)
-        errors = _end(ranks, 120)
-        assert [rank.returncode for rank in ranks] == [0] * world, errors
+        for world in worlds:
+            ranks = start_ranks(run, world)
+            if len(worlds) > world:
+                run.wait_for(lambda row: row["step"] >= 18)
+                ranks[0].kill()
+                ranks[0].communicate(timeout=10)
+                continue
+            errors = _end(ranks, 120)
+            assert [rank.returncode for rank in ranks] == [0] * world, errors
         assert worker.wait(20) == 0
-    one, two = (_losses(run) for run in runs)
-    assert two == pytest.approx(one, rel=1e-4)
-    assert len(set(one.values())) == 12
+    assert _losses(taken_over) == pytest.approx(_losses(whole), rel=1e-3)
+    assert len(set(_losses(whole).values())) == STEPS
     composition = "SELECT step, group_id, use FROM uses ORDER BY step, group_id"
-    assert _query(runs[0], composition) == _query(runs[1], composition)
-    moved = "SELECT group_id FROM uses GROUP BY group_id HAVING min(rank) < max(rank)"
-    assert _query(runs[1], moved) == []
-    assert _query(runs[1], "SELECT rank, count(*) FROM uses GROUP BY rank") == [(0, 48), (1, 48)]
+    assert _query(taken_over, composition) == _query(whole, composition)
+    by_both = "SELECT rank, use, count(*) FROM uses WHERE step > 20 GROUP BY rank, use ORDER BY rank, use"
+    assert _query(taken_over, by_both) == [(r, use, 4 * BATCH // 4) for r in (0, 1) for use in (1, 2)]
+    assert _query(taken_over, "SELECT count(*) FROM uses WHERE step > 20 AND group_id % 2 != rank") == [(0,)]
