@@ -70,7 +70,9 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     bind: Annotated[
         str,
-        Meta(description="where the trainer listens; rank i of several at the i-th port, or path, from there"),
+        Meta(
+            description="where the trainer listens; rank i of several at the i-th port, or path, from there"
+        ),
     ] = "tcp://127.0.0.1:5755"
     advertise: Annotated[
         str,
@@ -181,8 +183,8 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         int,
         Meta(
             ge=0,
-            description="images that the encoder of a rank takes at once; the gradient is still the whole batch's, for"
-            " one more forward pass; 0 is all of them",
+            description="images that the encoder of a rank takes at once; the gradient is still the whole"
+            " batch's, for one more forward pass; 0 is all of them",
         ),
     ] = 0
     base_lr: Annotated[

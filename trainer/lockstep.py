@@ -10,7 +10,6 @@ reason why it can't go on.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
@@ -21,18 +20,11 @@ from trainer.rank_group import RankGroup
 from trainer.ranks import sum_over_ranks
 from trainer.stall import Stall, Want
 
+Waits = tuple[tuple[int, Stall], ...]
+"""(rank, reason) of those that can't go on."""
+
 _REASONS = tuple(Stall)
 _STOP, _FAILED, _CONTENT, _ORDER, _WAITS = range(5)
-
-
-@dataclass(frozen=True, slots=True)
-class Meeting:
-    """What the ranks found together. Beside it stand only meetings that all leave by an error."""
-
-    waits: tuple[tuple[int, Stall], ...]
-    """Ranks that can't go on, and why; where there is none, all go on."""
-    order: int
-    """What the first rank wants all to do before this step; 0 is nothing."""
 
 
 class Lockstep:
@@ -56,11 +48,22 @@ class Lockstep:
         self._settle_content = settle_content
         self._content_told = False
         self.order = 0
-        """What this rank, if it is the first, wants all to do at the next meeting."""
+        """What the first rank wants all to do before the next step, such as a switch. 0 is nothing."""
+        self._ordered = 0
 
-    def meet(self, want: Want | None) -> Meeting:
-        """`want`: what this rank lacks. Raises on all ranks: StopRequestedError once one was asked to stop,
-        PeerFailedError once one has failed."""
+    def take_order(self) -> int:
+        """What the first rank has ordered since this was last asked, 0 where nothing. The same on every rank
+        that asks between the same meetings."""
+        ordered, self._ordered = self._ordered, 0
+        return ordered
+
+    def meet(self, want: Want | None) -> Waits:
+        """`want`: what this rank lacks. Returns the ranks that can't go on, and why; where there is none, all
+        go on.
+
+        Raises on all ranks: StopRequestedError once one was asked to stop, PeerFailedError once one has
+        failed.
+        """
         totals = self._sum(want, failed=False)
         if totals[_FAILED]:
             self._raise_failure("")
@@ -70,8 +73,8 @@ class Lockstep:
         if totals[_STOP]:
             raise StopRequestedError("a rank was asked to stop")
         self.order = 0
-        waits = tuple((rank, _REASONS[code - 1]) for rank, code in enumerate(totals[_WAITS:]) if code)
-        return Meeting(waits, totals[_ORDER])
+        self._ordered = totals[_ORDER] or self._ordered
+        return tuple((rank, _REASONS[code - 1]) for rank, code in enumerate(totals[_WAITS:]) if code)
 
     def fail(self, error: StreamrepError) -> NoReturn:
         """In the place of a meeting: tells all ranks why this one can't go on. Raises the error."""

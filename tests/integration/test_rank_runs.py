@@ -89,8 +89,8 @@ def test_two_ranks_find_the_losses_of_one_in_ticket_order(
     start: Callable[..., Any],
     start_ranks: Callable[..., "list[subprocess.Popen[str]]"],
 ) -> None:
-    """Groups come again from step 17 on. Two ranks that take over from one draw its ring again, each the groups
-    of its own slots, and train on what one rank would have."""
+    """Groups come again from step 17 on. Two ranks that take over from one draw its ring again, each the
+    groups of its own slots, and train on what one rank would have."""
     settings = {
         "run__max_steps": STEPS,
         "stream__order": "ticket",

@@ -95,7 +95,7 @@ class Wait:
             lockstep.fail(error)
 
     def _together(self, step: int, want: Want | None, lockstep: Lockstep) -> Want | None:
-        others = lockstep.meet(want).waits
+        others = lockstep.meet(want)
         if want is not None or not others:
             return want
         return Want(step=step, needed=0, fresh=0, others=others)

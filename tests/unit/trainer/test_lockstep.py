@@ -47,7 +47,7 @@ def _waits(rank: int) -> Found:
     """Rank 1 lacks groups at the first meeting, ranks 1 and 2 at the second, nobody at the third."""
     side = Side(rank)
     lacking: list[tuple[int, ...]] = [(1,), (1, 2), ()]
-    return {"waits": [side.lockstep.meet(WANT if rank in who else None).waits for who in lacking]}
+    return {"waits": [side.lockstep.meet(WANT if rank in who else None) for who in lacking]}
 
 
 def _content(rank: int) -> Found:
@@ -63,10 +63,12 @@ def _content(rank: int) -> Found:
 
 
 def _order(rank: int) -> Found:
-    """An order holds for one meeting, and only the first rank gives any."""
+    """An order is given once, by the first rank alone, and is there for whoever asks some meetings later."""
     side = Side(rank)
     side.lockstep.order = 7 if rank == 0 else 5
-    return {"orders": [side.lockstep.meet(None).order for _ in range(2)]}
+    for _ in range(2):
+        side.lockstep.meet(None)
+    return {"orders": [side.lockstep.take_order() for _ in range(2)]}
 
 
 def _stop(rank: int) -> Found:
