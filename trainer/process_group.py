@@ -23,7 +23,7 @@ from trainer.watchdog import JOIN_SECONDS, Watchdog
 COLLECTIVE_TIMEOUT = timedelta(days=7)
 """Ranks wait for each other as long as the first one evaluates. Death is the watchdog's business."""
 _TRY = timedelta(seconds=2)
-_NOTICE_SECONDS = 2.0
+_NOTICE_SECONDS = 1.0
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def _place(environment: Mapping[str, str]) -> RankGroup:
 
 def _number(environment: Mapping[str, str], name: str, default: int | None) -> int:
     text = environment.get(name, "" if default is None else str(default))
-    if not text.isdigit():
+    if not text.isdecimal():
         raise _incomplete(f"{name}, a number", repr(text))
     return int(text)
 
