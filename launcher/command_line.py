@@ -40,6 +40,7 @@ class Command(Struct, frozen=True, kw_only=True):
     run_path: Path | None
     overrides: list[str]
     workers: int
+    ranks: int
     end_with_stdin: bool
 
     def load(self) -> RunFile:
@@ -61,6 +62,7 @@ def parse(argv: list[str]) -> Command:
         run_path=parsed.run_file,
         overrides=overrides,
         workers=getattr(parsed, "workers", 1),
+        ranks=getattr(parsed, "ranks", 1),
         end_with_stdin=getattr(parsed, "end_with_stdin", False),
     )
 
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "up":
             command.add_argument("--workers", type=_count, default=1, metavar="N", help="generators (1)")
+            command.add_argument("--ranks", type=_count, default=1, metavar="N", help="trainer ranks (1)")
         elif name != "captions":
             command.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("keys", help="make, admit, list and revoke the keys of trainer and workers")

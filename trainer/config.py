@@ -68,8 +68,19 @@ class CaptionsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[stream]"""
 
-    bind: Annotated[str, Meta(description="where the trainer listens")] = "tcp://127.0.0.1:5755"
-    advertise: Annotated[str, Meta(description="address told to workers; empty means the bound one")] = ""
+    bind: Annotated[
+        str,
+        Meta(
+            description="where the trainer listens; rank i of several at the i-th port, or path, from there"
+        ),
+    ] = "tcp://127.0.0.1:5755"
+    advertise: Annotated[
+        str,
+        Meta(
+            description="address told to workers, of several ranks counted up like `bind`; empty means the"
+            " bound one"
+        ),
+    ] = ""
     keys: Annotated[
         str,
         Meta(
@@ -83,11 +94,19 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = False
     window_groups: Annotated[
         int,
-        Meta(ge=0, description="groups leased or received and never trained on, at most; 0 means 4 batches"),
+        Meta(
+            ge=0,
+            description="groups leased or received and never trained on, at most, over all ranks; 0 means 4"
+            " batches",
+        ),
     ] = 0
     ring_groups: Annotated[
         int,
-        Meta(ge=0, description="trained groups kept for further use; 0 means 16 batches, the least allowed"),
+        Meta(
+            ge=0,
+            description="trained groups kept for further use, over all ranks; 0 means 16 batches, the least"
+            " allowed",
+        ),
     ] = 0
     max_reuse: Annotated[int, Meta(ge=1, le=10**6, description="trainings on one group, at most")] = 1
     reuse_gap: Annotated[int, Meta(ge=0, description="steps that must lie between two uses of a group")] = 1
@@ -157,13 +176,15 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     text_weight: Annotated[
         float, Meta(gt=0, description="weight of stablerep+'s image-text loss beside its image loss")
     ] = 1.0
-    batch_groups: Annotated[int, Meta(ge=2, description="groups in a batch, over all ranks")] = 64
+    batch_groups: Annotated[
+        int, Meta(ge=2, description="groups in a batch, over all ranks, whose number divides it")
+    ] = 64
     micro_batch: Annotated[
         int,
         Meta(
             ge=0,
-            description="images that the encoder takes at once; the gradient is still the whole batch's, for"
-            " one more forward pass; 0 is all of them",
+            description="images that the encoder of a rank takes at once; the gradient is still the whole"
+            " batch's, for one more forward pass; 0 is all of them",
         ),
     ] = 0
     base_lr: Annotated[
@@ -185,9 +206,11 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Literal["auto", "float32", "bfloat16"],
         Meta(description="arithmetic of the encoder; auto is bfloat16 where the hardware multiplies it"),
     ] = "auto"
-    device: Annotated[str, Meta(description="auto, cpu, cuda or cuda:N")] = "auto"
+    device: Annotated[
+        str, Meta(description="auto, cpu, cuda or cuda:N; of several ranks each takes a GPU of its own")
+    ] = "auto"
     threads: Annotated[
-        int, Meta(ge=0, le=1024, description="compute threads on a CPU; 0 leaves it to torch")
+        int, Meta(ge=0, le=1024, description="compute threads of a rank on a CPU; 0 leaves it to torch")
     ] = 1
     log_every: Annotated[int, Meta(ge=1, description="steps between lines of metrics.jsonl")] = 10
     checkpoint_every: Annotated[int, Meta(ge=1, description="steps between checkpoints")] = 250

@@ -8,19 +8,24 @@ mixed    each id goes to one of the two       → source
 import dataclasses
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from protocol.keys import TrainerKeys
 from trainer.checkpoint import TrainedState
+from trainer.composition import RankComposition
 from trainer.config import TrainerConfig
 from trainer.done import Deal, DoneIds
 from trainer.feed.feed import Feed, FeedStatus
+from trainer.feed.status import total
+from trainer.lockstep import Lockstep
 from trainer.plan import Plan
 from trainer.pool.feed import PoolFeed
 from trainer.pool.pool import open_pool
 from trainer.pool.reading import open_sampled_pool
 from trainer.pool.sampling import replay, sample
+from trainer.rank_group import RankGroup
+from trainer.rank_part import part_of
 from trainer.sources.both_feeds import BothFeeds
 from trainer.sources.mixed import MixedSource
 from trainer.sources.pool_order import PoolOrderSource
@@ -31,7 +36,7 @@ from trainer.sources.ticket_order import TicketOrderSource
 from trainer.sources.wait import Watch
 from trainer.stream import composition, open_arrivals, open_feed, open_source, share_of, ticket_share_of
 
-MakeSource = Callable[[threading.Event, Watch], Source]
+MakeSource = Callable[[threading.Event, Watch | None, Lockstep | None], Source]
 
 NO_WORKERS = FeedStatus(
     workers=0, groups_received=0, buffered=0, leased=0, wanted=0, dead_letters=0, refused={}
@@ -58,6 +63,8 @@ class Supply:
         self._feed = feed
         self._pool = pool
         self._recorded = recorded
+        self._others: tuple[FeedStatus, ...] = ()
+        self._others_dead: dict[int, str] = {}
 
     def start(self) -> None:
         """Begins to answer workers."""
@@ -65,7 +72,7 @@ class Supply:
             self._feed.start()
 
     def stop(self, reason: str) -> None:
-        """Tells workers to stop, and ends every thread and process."""
+        """Tells workers to stop, unless the reason is empty, and ends every thread and process."""
         if self._feed:
             self._feed.stop(reason)
         if self._pool:
@@ -84,7 +91,21 @@ class Supply:
         return self._feed.content if self._feed else self._content
 
     def status(self) -> FeedStatus:
-        """Counts as they are now."""
+        """Counts of all ranks, this one's as they are now."""
+        return total((self.own_status(), *self._others))
+
+    def hear(self, others: Sequence[FeedStatus], dead_letters: dict[int, str]) -> None:
+        """What the other ranks told of their feeds; replaced as a whole, for threads that only read."""
+        self._others, self._others_dead = tuple(others), dead_letters
+
+    def settle_content(self, content: str) -> None:
+        """The content hash that the first rank's workers share."""
+        self._content = content
+        if self._feed:
+            self._feed.settle_content(content)
+
+    def own_status(self) -> FeedStatus:
+        """Counts of this rank as they are now."""
         status = self._feed.status() if self._feed else NO_WORKERS
         if self._pool:
             status = dataclasses.replace(
@@ -98,79 +119,103 @@ class Supply:
     def dead_letters(self) -> dict[int, str]:
         """Groups given up in this session, with their reasons."""
         drawn = self._feed.dead_letters() if self._feed else {}
-        return drawn | (self._pool.dead_letters() if self._pool else {})
+        return self._others_dead | drawn | (self._pool.dead_letters() if self._pool else {})
 
 
-def open_supply(config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None) -> Supply:
-    """Binds the socket, or opens the pool and starts its processes. Raises UserError."""
+def open_supply(
+    config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None, ranks: RankGroup
+) -> Supply:
+    """Binds the socket, or opens the pool and starts its processes, of this rank. Raises UserError."""
     match config.run.mode:
         case "online":
-            return _online(config, plan, state, keys)
+            return _online(config, plan, state, keys, ranks)
         case "mixed":
-            return _mixed(config, plan, state, keys)
+            return _mixed(config, plan, state, keys, ranks)
         case "offline":
-            return _replay(config, plan, state) if config.pool.replay else _offline(config, plan, state)
+            return (
+                _replay(config, plan, state) if config.pool.replay else _offline(config, plan, state, ranks)
+            )
 
 
-def _online(config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None) -> Supply:
-    feed = open_feed(config, plan, state, keys)
+def _online(
+    config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None, ranks: RankGroup
+) -> Supply:
+    feed = open_feed(config, plan, state, keys, ranks)
 
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
-        return open_source(config, feed, state, stop, watch)
+    def make_source(stop: threading.Event, watch: Watch | None, lockstep: Lockstep | None) -> Source:
+        return open_source(config, feed, state, ranks, stop, watch, lockstep)
 
     return Supply(make_source, state.content, feed=feed)
 
 
-def _offline(config: TrainerConfig, plan: Plan, state: TrainedState) -> Supply:
+def _offline(config: TrainerConfig, plan: Plan, state: TrainedState, ranks: RankGroup) -> Supply:
     in_order = config.stream.order == "ticket"
-    ids = _ring(config, state) if in_order else iter(())
-    done = DoneIds(state.done_low, state.done_above)
-    new_ids = itertools.count(state.done_low) if in_order else iter(Deal(done))
-    feed = _sampled_feed(config, plan, itertools.chain(ids, new_ids))
+    own = part_of(config, ranks)
+    if in_order:
+        rule = composition(config, ranks)
+        ids = itertools.chain(_ring(rule, state), filter(rule.is_mine, itertools.count(state.done_low)))
+        feed = _sampled_feed(own, plan, ids)
+    else:
+        done = DoneIds(state.done_low, state.done_above)
+        feed = _sampled_feed(own, plan, iter(Deal(done, ranks.rank, ranks.world)))
 
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
+    def make_source(stop: threading.Event, watch: Watch | None, lockstep: Lockstep | None) -> Source:
         if not in_order:
-            return PoolOrderSource(feed, batch_groups=config.train.batch_groups, stop=stop, watch=watch)
-        rule = composition(config)
+            batch_groups = own.train.batch_groups
+            return PoolOrderSource(feed, batch_groups=batch_groups, stop=stop, watch=watch, lockstep=lockstep)
         return TicketOrderSource(
-            feed, rule, step=state.step, stop=stop, watch=watch, pooled=lambda group_id: True
+            feed,
+            rule,
+            step=state.step,
+            stop=stop,
+            watch=watch,
+            lockstep=lockstep,
+            pooled=lambda group_id: True,
         )
 
     return Supply(make_source, state.content, pool=feed)
 
 
-def _mixed(config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None) -> Supply:
-    feed = open_feed(config, plan, state, keys)
+def _mixed(
+    config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None, ranks: RankGroup
+) -> Supply:
+    feed = open_feed(config, plan, state, keys, ranks)
+    own = part_of(config, ranks)
     try:
         if config.stream.order == "ticket":
-            return _mixed_in_ticket_order(config, plan, state, feed)
-        share = share_of(config)
+            return _mixed_in_ticket_order(config, plan, state, feed, ranks)
+        share = share_of(own)
         left = share.pool_groups_through(config.run.max_steps) - share.pool_groups_through(state.step)
         claims = iter(feed.claim, -1)  # which no id is: without an end
-        pool = _sampled_feed(config, plan, claims, limit=left)
+        pool = _sampled_feed(own, plan, claims, limit=left)
     except BaseException:
         feed.stop("the pool can't be read")
         raise
 
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
-        pooled = PoolOrderSource(pool, batch_groups=share.pool_groups(1), stop=stop, watch=watch)
-        return MixedSource(pooled, open_arrivals(config, feed, stop, watch), share)
+    def make_source(stop: threading.Event, watch: Watch | None, lockstep: Lockstep | None) -> Source:
+        batch_groups = share.pool_groups(1)
+        pooled = PoolOrderSource(pool, batch_groups=batch_groups, stop=stop, watch=watch, lockstep=lockstep)
+        return MixedSource(pooled, open_arrivals(config, feed, ranks, stop, watch, lockstep), share)
 
     return Supply(make_source, state.content, feed=feed, pool=pool)
 
 
-def _mixed_in_ticket_order(config: TrainerConfig, plan: Plan, state: TrainedState, feed: Feed) -> Supply:
-    share = ticket_share_of(config)
-    ring = filter(share.is_pools, _ring(config, state))
-    pool = _sampled_feed(config, plan, itertools.chain(ring, share.pool_ids_from(state.done_low)))
+def _mixed_in_ticket_order(
+    config: TrainerConfig, plan: Plan, state: TrainedState, feed: Feed, ranks: RankGroup
+) -> Supply:
+    share, rule = ticket_share_of(config), composition(config, ranks)
+    ring = filter(share.is_pools, _ring(rule, state))
+    new_ids = filter(rule.is_mine, share.pool_ids_from(state.done_low))
+    pool = _sampled_feed(part_of(config, ranks), plan, itertools.chain(ring, new_ids))
 
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
+    def make_source(stop: threading.Event, watch: Watch | None, lockstep: Lockstep | None) -> Source:
         return TicketOrderSource(
             BothFeeds(feed, pool, share),
-            composition(config),
+            rule,
             step=state.step,
             stop=stop,
             watch=watch,
+            lockstep=lockstep,
             pooled=share.is_pools,
         )
 
@@ -190,7 +235,7 @@ def _replay(config: TrainerConfig, plan: Plan, state: TrainedState) -> Supply:
         expected=recorded.digest,
     )
 
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
+    def make_source(stop: threading.Event, watch: Watch | None, lockstep: Lockstep | None) -> Source:
         return ReplaySource(
             feed,
             recorded,
@@ -218,6 +263,6 @@ def _sampled_feed(
     )
 
 
-def _ring(config: TrainerConfig, state: TrainedState) -> list[int]:
-    """What the ring held at the checkpoint, in ticket order: to be read or drawn again first."""
-    return [group_id for group_id, _, _ in composition(config).ring(state.step)]
+def _ring(rule: RankComposition, state: TrainedState) -> list[int]:
+    """What this rank's ring held at the checkpoint, in ticket order: to be read or drawn again first."""
+    return [group_id for group_id, _, _ in rule.ring(state.step)]

@@ -1,30 +1,35 @@
 """One trainer process, from its configuration to a finished run folder. This file only wires.
 
 run folder ─ checkpoint? ─→ learner, done ids ─→ supply (listening, reading) ─→ source ─→ loop
-                                                          encoder, summary, report ←─┘
+                 │                                        encoder, summary, report ←─┘
+                 └ with several ranks ─→ the same on each of them, but for the files ─→ follower
 """
 
+import os
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import Any
 
-from protocol.errors import UserError
-from protocol.keys import read_trainer_keys
+from protocol.errors import StreamrepError
+from protocol.keys import TrainerKeys, read_trainer_keys
 from trainer import limits
 from trainer.captions import load_captions
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.class_names import load_class_names
 from trainer.config import TrainerConfig
+from trainer.device import on_own_device
 from trainer.done import DoneIds
 from trainer.errors import StopRequestedError
 from trainer.evaluation.evaluate import Evaluation
+from trainer.follower import Follower
 from trainer.learner import Learner
 from trainer.ledger import Ledger
+from trainer.lockstep import Lockstep
 from trainer.loop import Loop
 from trainer.metrics import Meter, MetricsLog
 from trainer.monitor.board import Board
@@ -33,42 +38,63 @@ from trainer.monitor.reading import Observer
 from trainer.objectives.needs import NEEDS
 from trainer.plan import Plan
 from trainer.pool.recorder import open_recorder
+from trainer.process_group import join_ranks
 from trainer.progress import Progress
+from trainer.rank_group import RankGroup
+from trainer.rank_reports import RankReports
+from trainer.rank_start import Start, check_same_run, check_same_run_file, fresh_state
 from trainer.report import write_report
 from trainer.run_folder import RunFolder, write_json
 from trainer.scores import Scores
+from trainer.stall import diagnose
 from trainer.stall_watch import StallWatch
 from trainer.stream import check_order
 from trainer.supply import Supply, open_supply
 
 
 def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]) -> None:
-    """Runs or resumes the run that `config` names, until its last step or until `stop` is set.
+    """Runs or resumes the run that `config` names, until its last step or until `stop` is set; as one rank of
+    several where the environment says so.
 
-    `resolved` is the whole run file, for run.json. Raises UserError for what a person can mend.
+    `resolved` is the whole run file, for run.json. Raises UserError for what a person can mend, and
+    PeerFailedError where another rank can't go on.
     """
-    limits.check(config)
-    keys = read_trainer_keys(config.stream.keys) if config.run.mode != "offline" else None
-    plan = _plan(config, stop)
-    if plan is None:
-        return
-    class_of = _class_of(config, plan)
+    try:
+        with join_ranks(os.environ, stop) as ranks:
+            limits.check(config, ranks.world)
+            config = on_own_device(config, ranks)
+            plan = _plan(config, stop)
+            check_same_run_file(config, plan, ranks)
+            if ranks.is_first:
+                _lead(config, plan, ranks, stop, resolved)
+            else:
+                _follow(config, plan, ranks, stop)
+    except StopRequestedError:
+        return  # before the first step of this session: what was trained before is saved
+
+
+def _lead(
+    config: TrainerConfig, plan: Plan, ranks: RankGroup, stop: threading.Event, resolved: dict[str, Any]
+) -> None:
+    """The first rank, which writes the run folder; the only one of most runs."""
+    keys, class_of = _keys(config), _class_of(config, plan)
     with ExitStack() as stack:
         folder = stack.enter_context(closing(RunFolder(config.run)))
         checkpoints = Checkpoints(folder.checkpoints, config.train.keep_checkpoints)
-        state, tensors = checkpoints.latest() or (_fresh_state(plan), None)
-        _check_same_run(state, plan, folder)
+        state, tensors = checkpoints.latest() or (fresh_state(plan), None)
+        check_same_run(state, plan, str(folder.path))
         if config.run.mode != "offline" or not config.pool.replay:
             check_order(config, state, str(folder.path))
+        Start(state=state, is_new=tensors is None).share(ranks)
         progress = stack.enter_context(closing(Progress(config.run.max_steps, sys.stderr)))
-        supply = open_supply(config, plan, state, keys)
-        stack.callback(supply.stop, "the trainer has ended")
+        supply = open_supply(config, plan, state, keys, ranks)
+        stack.push(_end(supply, ranks))
         write_json(folder.run_json, resolved)
-        progress.say(_opening(config, plan, supply, state))
+        progress.say(_opening(config, plan, supply, state, ranks))
         supply.start()
         learner = Learner(config, class_of)
-        if tensors is not None:
-            learner.load(tensors)
+        if tensors is not None or ranks.world > 1:
+            learner.load(ranks.same_tensors(tensors or learner.tensors()))
         ledger = stack.enter_context(closing(Ledger(folder.ledger)))
         ledger.trim(state.step, state.dead_letters)
         recorder = open_recorder(config, plan, folder.path, state.step)
@@ -76,14 +102,14 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             stack.callback(recorder.close)
         metrics = stack.enter_context(closing(MetricsLog(folder.metrics, state.step)))
         scores = Scores(_evaluation(config, learner), learner, folder.evaluation, stop)
-        stalls = StallWatch(supply.status, supply.endpoint, progress, metrics.append)
+        stalls = StallWatch(supply.own_status, supply.endpoint, progress, metrics.append)
         observer = Observer(config, state, Board(), supply, stalls, checkpoints, folder.path)
         stack.enter_context(show(observer))
         loop = Loop(
             config=config,
             samples=folder.samples,
             supply=supply,
-            source=supply.open_source(stop, stalls),
+            source=supply.open_source(stop, stalls, _lockstep(ranks, supply, stop)),
             learner=learner,
             ledger=ledger,
             recorder=recorder,
@@ -99,21 +125,69 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             dead_letters=dict(state.dead_letters),
             plan_digest=plan.digest,
             stop=stop,
+            ranks=ranks,
+            reports=RankReports(ranks, plan, supply),
             step=state.step,
         )
         _train(loop, scores, folder, is_new=tensors is None)
 
 
-def _plan(config: TrainerConfig, stop: threading.Event) -> Plan | None:
-    """None where the run was stopped while captions were indexed."""
+def _follow(config: TrainerConfig, plan: Plan, ranks: RankGroup, stop: threading.Event) -> None:
+    """Every other rank."""
+    keys, class_of = _keys(config), _class_of(config, plan)
+    start = Start.of_first(ranks)
+    supply = open_supply(config, plan, start.state, keys, ranks)
+    with ExitStack() as stack:
+        stack.push(_end(supply, ranks))
+        supply.start()
+        learner = Learner(config, class_of)
+        learner.load(ranks.same_tensors({}))
+        follower = Follower(
+            config=config,
+            source=supply.open_source(stop, None, _lockstep(ranks, supply, stop)),
+            learner=learner,
+            ranks=ranks,
+            reports=RankReports(ranks, plan, supply),
+            step=start.state.step,
+        )
+        if start.is_new:
+            follower.save()
+        follower.run()
+
+
+def _end(supply: Supply, ranks: RankGroup) -> Callable[..., None]:
+    """Where a rank is torn out of its run, as by another's death, workers wait for the run to go on."""
+
+    def end(kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        torn_out = ranks.world > 1 and error is not None and not isinstance(error, StreamrepError)
+        supply.stop("" if torn_out else "the trainer has ended")
+
+    return end
+
+
+def _lockstep(ranks: RankGroup, supply: Supply, stop: threading.Event) -> Lockstep | None:
+    if ranks.world == 1:
+        return None
+    return Lockstep(
+        ranks,
+        stop,
+        diagnose=lambda want: diagnose(want, supply.own_status()),
+        content=lambda: supply.content,
+        settle_content=supply.settle_content,
+    )
+
+
+def _keys(config: TrainerConfig) -> TrainerKeys | None:
+    return read_trainer_keys(config.stream.keys) if config.run.mode != "offline" else None
+
+
+def _plan(config: TrainerConfig, stop: threading.Event) -> Plan:
+    """Raises StopRequestedError where the run was stopped while captions were indexed."""
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    try:
-        captions = load_captions(config.captions, say=say, stopped=stop.is_set)
-    except StopRequestedError:
-        return None
+    captions = load_captions(config.captions, say=say, stopped=stop.is_set)
     return Plan(captions, config.run.seed, config.generation)
 
 
@@ -123,15 +197,13 @@ def _evaluation(config: TrainerConfig, learner: Learner) -> Evaluation | None:
 
 def _train(loop: Loop, scores: Scores, folder: RunFolder, *, is_new: bool) -> None:
     began = time.monotonic()
-    try:
-        if is_new:
-            loop.save()
-        if loop.config.eval.sets and loop.step == 0:
-            loop.progress.say("judging the untrained encoder, raw pixels and colour histograms")
+    if is_new:
+        loop.save()
+    if loop.config.eval.sets and loop.step == 0:
+        loop.progress.say("judging the untrained encoder, raw pixels and colour histograms")
+        with suppress(StopRequestedError):  # the loop will see it, where the ranks meet
             scores.judge_untrained()
-        loop.run()
-    except StopRequestedError:
-        loop.stop.set()
+    loop.run()
     if loop.step < loop.config.run.max_steps:
         loop.progress.say(f"stopped after step {loop.step}; the same command goes on from there")
         return
@@ -150,34 +222,6 @@ def _class_of(config: TrainerConfig, plan: Plan) -> Callable[[str], int] | None:
     return names.class_of
 
 
-def _fresh_state(plan: Plan) -> TrainedState:
-    return TrainedState(
-        step=0,
-        plan=plan.digest,
-        content="",
-        done_low=0,
-        done_above=(),
-        dead_letters={},
-        ring=(),
-        groups_trained=0,
-        uses=0,
-        images_received=0,
-        wait_seconds=0.0,
-        train_seconds=0.0,
-    )
-
-
-def _check_same_run(state: TrainedState, plan: Plan, folder: RunFolder) -> None:
-    if state.plan != plan.digest:
-        raise UserError(
-            "run was begun with another plan",
-            expected=f"captions, seed and [generation] of digest {state.plan}",
-            got=plan.digest,
-            where=str(folder.path),
-            mend="restore them, or choose another --run.name",
-        )
-
-
 def _meter(state: TrainedState) -> Meter:
     return Meter(
         groups_trained=state.groups_trained,
@@ -188,12 +232,14 @@ def _meter(state: TrainedState) -> Meter:
     )
 
 
-def _opening(config: TrainerConfig, plan: Plan, supply: Supply, state: TrainedState) -> str:
+def _opening(config: TrainerConfig, plan: Plan, supply: Supply, state: TrainedState, ranks: RankGroup) -> str:
     origin = f"goes on after step {state.step}" if state.step else "begins"
     places = [f"reading {config.pool.dir}"] if config.run.mode != "online" else []
     if supply.endpoint:
         admitted = ", for admitted keys only" if config.stream.keys else ""
         places.append(f"listening at {supply.endpoint}{admitted}")
+    if ranks.world > 1:
+        places.append(f"on {ranks.world} ranks")
     return (
         f"run {config.run.name} {origin}: {plan.captions.counts}, batches of"
         f" {config.train.batch_groups} groups x {config.generation.views} views, peak learning rate"

@@ -54,6 +54,9 @@ class DeskSettings:
     endpoints: tuple[str, ...]
     content: str
     """The run's content hash; empty until the first worker brings one."""
+    follows: bool = False
+    """Whether another rank settles the content hash: until it is known every engine waits, so that workers
+    with two models can't each become the first of another rank."""
     lease_seconds: float
     heartbeat_seconds: float = 1.0
     silence_seconds: float = 5.0
@@ -94,10 +97,8 @@ class Desk:
         peer.last_heard = now
         match message:
             case Equipped():
-                if self.content and message.content != self.content:
-                    return [self._refuse_content(peer, message)]
-                self.content = message.content
-                self.peers.equip(peer, message)
+                peer.claims = message
+                return self._equip(peer) + self.grant(now)
             case Ready():
                 if message.session != self._settings.session:
                     # Of a worker that has not yet noticed that the trainer began anew.
@@ -148,6 +149,7 @@ class Desk:
             self.refused["silent_worker"] += 1
             self.lose(peer.identity, silent=True)
         for peer in self.peers:
+            outgoing += self._equip(peer)
             lease_seconds = max(self._settings.lease_seconds, LEASE_BATCHES * peer.batch_seconds)
             expired = self.leases.expire(
                 peer.identity, peer.last_progress, lease_seconds, now, self.peers.names
@@ -214,6 +216,17 @@ class Desk:
             silence_seconds=self._settings.silence_seconds,
         )
         return [(identity, welcome)]
+
+    def _equip(self, peer: Peer) -> list[Outgoing]:
+        """Accepts or refuses the engine that a worker has told of, once the run's content hash is known."""
+        claims = peer.claims
+        if claims is None or not (self.content or not self._settings.follows):
+            return []
+        if self.content and claims.content != self.content:
+            return [self._refuse_content(peer, claims)]
+        self.content = claims.content
+        self.peers.equip(peer, claims)
+        return []
 
     def _refuse_content(self, peer: Peer, equipped: Equipped) -> Outgoing:
         self.lose(peer.identity)

@@ -23,6 +23,8 @@ class Peer:
     engine: str = ""
     content: str = ""
     batch_images: int = 0
+    claims: Equipped | None = None
+    """What it said of an engine that is neither accepted nor refused yet."""
 
     @property
     def equipped(self) -> bool:
@@ -53,6 +55,7 @@ class Peers:
         peer.engine = equipped.engine
         peer.content = equipped.content
         peer.batch_images = equipped.batch_images
+        peer.claims = None
 
     def get(self, identity: bytes) -> Peer | None:
         """The worker behind a socket, if it has said hello."""

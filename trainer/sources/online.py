@@ -11,6 +11,7 @@ be does the trainer wait.
 import threading
 
 from trainer.batch import Batch, DrawnGroup
+from trainer.lockstep import Lockstep
 from trainer.sources.ring import Ring
 from trainer.sources.wait import GroupFeed, Wait, Watch
 from trainer.stall import Want
@@ -28,12 +29,13 @@ class OnlineSource:
         min_fresh_groups: int,
         stop: threading.Event,
         watch: Watch | None = None,
+        lockstep: Lockstep | None = None,
     ) -> None:
         self._feed = feed
         self._ring = ring
         self._batch_groups = batch_groups
         self._min_fresh_groups = min_fresh_groups
-        self._wait = Wait(feed, stop, watch)
+        self._wait = Wait(feed, stop, watch, lockstep)
         self._fresh: list[DrawnGroup] = []
 
     def next_batch(self, step: int, groups: int | None = None) -> Batch:
@@ -43,7 +45,7 @@ class OnlineSource:
         Raises StopRequestedError when asked to stop meanwhile, FeedFailedError when the feed has died.
         """
         needed = self._batch_groups if groups is None else groups
-        self._wait.until(lambda: self._lacks(step, needed))
+        self._wait.until(lambda: self._lacks(step, needed), step)
         missing = needed - len(self._fresh)
         chosen = [(group, 1) for group in self._fresh] + self._ring.draw(missing, step)
         return Batch(step=step, groups=tuple(g for g, _ in chosen), uses=tuple(use for _, use in chosen))

@@ -5,7 +5,7 @@ repeats counted, and none afterwards; `until` = 0 is for ever.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from trainer.composition import Composition
 
@@ -46,8 +46,10 @@ class TicketShare:
         ids = itertools.count(group_id) if self._end is None else range(group_id, self._end)
         return filter(self.is_pools, ids)
 
-    def pool_ids_below(self, group_id: int) -> int:
-        """How many ids below that one the pool serves."""
+    def pool_ids_below(self, group_id: int, of: Callable[[int], bool] = lambda group_id: True) -> int:
+        """How many ids below that one the pool serves, of those that `of` takes, which must depend on an id's
+        slot alone."""
         below = group_id if self._end is None else min(group_id, self._end)
         rounds, rest = divmod(below, self._composition.new_groups)
-        return rounds * self._slots + min(rest, self._slots)
+        slots = [slot for slot in range(self._slots) if of(slot)]
+        return rounds * len(slots) + sum(slot < rest for slot in slots)
