@@ -71,6 +71,11 @@ class Supply:
         if self._feed:
             self._feed.start()
 
+    def linger(self, stop: threading.Event) -> None:
+        """Returns when workers that waited for the start have come, or at once where none can."""
+        if self._feed:
+            self._feed.linger(stop)
+
     def stop(self, reason: str) -> None:
         """Tells workers to stop, unless the reason is empty, and ends every thread and process."""
         if self._feed:

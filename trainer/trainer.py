@@ -210,6 +210,7 @@ def _train(loop: Loop, scores: Scores, folder: RunFolder, *, is_new: bool) -> No
     _save_encoder(loop.learner, folder)
     write_json(folder.summary, _summary(loop, scores, folder, time.monotonic() - began))
     loop.progress.say(f"finished; see {loop.write_report()}")
+    loop.supply.linger(loop.stop)
 
 
 def _class_of(config: TrainerConfig, plan: Plan) -> Callable[[str], int] | None:

@@ -24,6 +24,8 @@ POLL_MILLISECONDS = 100
 GONE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
 """Errors of a send to a worker that has left or takes nothing any more."""
 MESSAGES_A_TURN = 64
+LATECOMER_SECONDS = 3.0
+"""A worker that waits tries to connect every 2 s at the rarest (protocol.sockets), and then says hello."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +86,20 @@ class Feed:
         self._stopping = False
         self._stop_reason = ""
         self._failure: BaseException | None = None
+        self._started_at = 0.0
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     def start(self) -> None:
         """Begins to answer workers."""
+        self._started_at = time.monotonic()
         self._thread.start()
+
+    def linger(self, stop: threading.Event) -> None:
+        """Stays open until workers that waited for the start have come, so that `stop` reaches them.
+
+        It matters where a run or a pool turns out to be finished: nobody tells them otherwise.
+        """
+        stop.wait(max(0.0, self._started_at + LATECOMER_SECONDS - time.monotonic()))
 
     # called by the training thread
 
