@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.augment_config import AugmentConfig
 from trainer.augment_parameters import AugmentParameters, Key, draw_parameters
-from trainer.config import AugmentConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

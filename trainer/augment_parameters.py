@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from trainer.config import AugmentConfig
+from trainer.augment_config import AugmentConfig
 
 Key = tuple[int, int, int, int]
 """(run seed, group id, view, use)"""

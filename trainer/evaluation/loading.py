@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from trainer.augment_config import AugmentConfig
 from trainer.augment_parameters import draw_parameters
-from trainer.config import AugmentConfig
 from trainer.errors import StopRequestedError
 from trainer.pool.images import ImageHWC
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.augment import IMAGENET_MEAN, IMAGENET_STD, LUMA, Augment, colour_matrix, normalise
+from trainer.augment_config import AugmentConfig
 from trainer.augment_parameters import AugmentParameters, Key, draw_parameters
-from trainer.config import AugmentConfig
 
 with warnings.catch_warnings():
     # kornia 0.9 scripts functions at import, which torch calls deprecated.

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from trainer.augment_config import AugmentConfig
 from trainer.augment_parameters import draw_parameters, uniforms
-from trainer.config import AugmentConfig
 
 MANY = [(1, group, view, use) for group in range(400) for view in range(5) for use in range(2)]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trainer.augment_config import AugmentConfig
 from trainer.augment_parameters import draw_parameters
-from trainer.config import AugmentConfig
 from trainer.errors import StopRequestedError
 from trainer.evaluation.loading import centre_crop, load_batches, random_crop
 from trainer.pool.images import ImageHWC
