@@ -29,7 +29,7 @@ up: $(INSTALLED)  ## train an encoder on images generated as it trains
 	@$(BIN)/python -m launcher up $(RUN) $(ARGS)
 
 test: $(INSTALLED)  ## run every test that needs neither a GPU nor minutes
-	@$(BIN)/python -m pytest -m "not gpu and not slow and not compose" -n $(TEST_PROCESSES) $(ARGS)
+	@$(BIN)/python -m pytest -m "not gpu and not slow and not compose" -n $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 test-compose: $(INSTALLED)  ## build the image and run the tests that need a container engine
 	docker compose build trainer
