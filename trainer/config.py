@@ -8,6 +8,7 @@ from protocol.generation import GenerationSpec
 from trainer.objectives.needs import NEEDS, ObjectiveName
 from trainer.pool.config import PoolConfig
 
+Mode = Literal["online", "offline", "mixed"]
 Unit = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -27,7 +28,7 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0
     dir: Annotated[str, Meta(description="where run folders are kept")] = "runs"
     mode: Annotated[
-        Literal["online", "offline", "mixed"],
+        Mode,
         Meta(description="where groups come from: generators, a pool, or a share of each batch from either"),
     ] = "online"
     max_steps: Annotated[
@@ -90,6 +91,18 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(ge=0, description="trained groups kept for further use; 0 means 16 batches, the least allowed"),
     ] = 0
     max_reuse: Annotated[int, Meta(ge=1, le=10**6, description="trainings on one group, at most")] = 1
+    reuse: Annotated[
+        Literal["eager", "auto"],
+        Meta(
+            description="in arrival order: eager fills a batch with used groups at once, so that the trainer"
+            " hardly ever waits; auto uses no more of them than hold its waiting share under waiting_target."
+            " Both stay within max_reuse"
+        ),
+    ] = "eager"
+    waiting_target: Annotated[
+        float,
+        Meta(gt=0, lt=1, description="with reuse = auto, the share of its time that the trainer may wait"),
+    ] = 0.02
     reuse_gap: Annotated[int, Meta(ge=0, description="steps that must lie between two uses of a group")] = 1
     order: Annotated[
         Literal["arrival", "ticket"],

@@ -17,12 +17,14 @@ from typing import TypeVar
 from trainer.batch import Batch
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.config import TrainerConfig
+from trainer.control.steering import Steering
 from trainer.done import DoneIds
 from trainer.errors import (
     DeadLetterError,
     FeedFailedError,
     NonFiniteLossError,
     PoolDamagedError,
+    SteeredError,
     StopRequestedError,
 )
 from trainer.learner import Learner
@@ -67,6 +69,8 @@ class Loop:
     done: DoneIds
     dead_letters: dict[int, str]
     plan_digest: str
+    steering: Steering
+    """Meets the wishes of people at the opening of each step, and knows the run's modes."""
     stop: threading.Event
     step: int
     """Steps trained so far."""
@@ -107,11 +111,16 @@ class Loop:
 
     def save(self) -> None:
         """Writes a checkpoint of what was trained so far; ledger and pool reach the disk first."""
-        self._note_dead_letters()
+        state = self._state()
         self.ledger.flush()
         if self.recorder:
             self.recorder.seal()
-        state = TrainedState(
+        with self.stalls.writing_checkpoint(self.step):
+            self.checkpoints.save(state, self.learner.tensors())
+
+    def _state(self) -> TrainedState:
+        self._note_dead_letters()
+        return TrainedState(
             step=self.step,
             plan=self.plan_digest,
             content=self.supply.content,
@@ -120,18 +129,30 @@ class Loop:
             dead_letters=self.dead_letters,
             ring=tuple(self.source.ring_contents()),
             order=self.config.stream.order,
+            modes=tuple(self.steering.modes),
+            file_mode=self.config.run.mode,
             groups_trained=self.meter.groups_trained,
             uses=self.meter.uses,
             images_received=self.meter.images_received,
             wait_seconds=self.meter.wait_seconds,
             train_seconds=self.meter.train_seconds,
         )
-        with self.stalls.writing_checkpoint(self.step):
-            self.checkpoints.save(state, self.learner.tensors())
+
+    def _next_batch(self) -> tuple[Batch, float]:
+        """The batch of the next step, and the seconds waited for it."""
+        waited = 0.0
+        while True:
+            self.source = self._timed(
+                lambda: self.steering.open_step(self.step + 1, self.source, self._state)
+            )
+            source, before = self.source, self.source.wait_seconds
+            try:
+                return source.next_batch(self.step + 1), waited + source.wait_seconds - before
+            except SteeredError:
+                waited += source.wait_seconds - before
 
     def _train_step(self) -> tuple[Batch, StepResult]:
-        waited_before = self.source.wait_seconds
-        batch = self.source.next_batch(self.step + 1)
+        batch, waited = self._next_batch()
         began = time.monotonic()
         result = self.learner.step(batch)
         self.step = batch.step
@@ -139,10 +160,10 @@ class Loop:
         for group, use in zip(batch.groups, batch.uses, strict=True):
             if use == 1:
                 self.done.add(group.group_id)
-                if self.recorder:
+                if self.recorder and group.source == "online":
                     self.recorder.add(group, batch.step)
         self.ledger.record(batch)
-        self.meter.count(batch, self.source.wait_seconds - waited_before, time.monotonic() - began)
+        self.meter.count(batch, waited, time.monotonic() - began)
         return batch, result
 
     def _row(self, result: StepResult) -> Row:
@@ -154,6 +175,8 @@ class Loop:
             "lr": result.lr,
             **self.meter.row(self.config.generation.views, self.supply.status()),
             "ring_groups": self.source.ring_groups,
+            "reuse": self.supply.reuse,
+            "mode": self.steering.config.run.mode,
             "stalls": self.stalls.seconds,
         }
 

@@ -23,6 +23,7 @@ class Stall(StrEnum):
     DRAWING = "drawing"
     DECODING = "decoding"
     CHECKPOINT = "checkpoint"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,3 +102,5 @@ def explain(stall: Stall, want: Want, status: FeedStatus, endpoint: str) -> str:
             )
         case Stall.CHECKPOINT:
             return "the trainer is writing a checkpoint; a full or slow disk holds it up"
+        case Stall.PAUSED:
+            return "somebody paused the run; `streamrep ctl RUN resume` lets it go on"

@@ -1,4 +1,4 @@
-"""Where a run's groups come from, by `run.mode`: a feed that workers join, a pool, or both.
+"""Where a run's groups come from, by its mode: a feed that workers join, a pool, or both.
 
 online   ids → feed ⇄ workers                 → source
 offline  ids → pool feed ⇄ decoding processes → source
@@ -6,218 +6,101 @@ mixed    each id goes to one of the two       → source
 """
 
 import dataclasses
-import itertools
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from protocol.keys import TrainerKeys
 from trainer.checkpoint import TrainedState
 from trainer.config import TrainerConfig
-from trainer.done import Deal, DoneIds
-from trainer.feed.feed import Feed, FeedStatus
+from trainer.feed.feed import FeedStatus
 from trainer.plan import Plan
-from trainer.pool.feed import PoolFeed
-from trainer.pool.pool import open_pool
-from trainer.pool.reading import open_sampled_pool
-from trainer.pool.sampling import replay, sample
-from trainer.sources.both_feeds import BothFeeds
-from trainer.sources.mixed import MixedSource
-from trainer.sources.pool_order import PoolOrderSource
-from trainer.sources.recorded import RecordedRun
-from trainer.sources.replay import ReplaySource
+from trainer.sources.share import Modes
 from trainer.sources.source import Source
 from trainer.sources.ticket_order import TicketOrderSource
 from trainer.sources.wait import Watch
-from trainer.stream import composition, open_arrivals, open_feed, open_source, share_of, ticket_share_of
-
-MakeSource = Callable[[threading.Event, Watch], Source]
+from trainer.stream import open_reuse
+from trainer.supply_parts import Kept, open_parts
 
 NO_WORKERS = FeedStatus(
     workers=0, groups_received=0, buffered=0, leased=0, wanted=0, dead_letters=0, refused={}
 )
-POOL_WINDOW_BATCHES = 3
-"""Decoded ahead, the one that is trained on included."""
 
 
 class Supply:
-    """What the loop and its watch are told of where groups come from; a source on it is made once."""
+    """What the loop and its watch are told of where groups come from."""
 
-    def __init__(
-        self,
-        make_source: MakeSource,
-        content: str,
-        *,
-        feed: Feed | None = None,
-        pool: PoolFeed | None = None,
-        recorded: RecordedRun | None = None,
-    ) -> None:
-        """`content`: content hash of the run's workers so far."""
-        self.open_source = make_source
-        self._content = content
-        self._feed = feed
-        self._pool = pool
-        self._recorded = recorded
+    def __init__(self, config: TrainerConfig, plan: Plan, state: TrainedState, modes: Modes) -> None:
+        """Binds the socket, or opens the pool and starts its processes. Raises UserError."""
+        self._plan = plan
+        self._content = state.content
+        self._reuse = open_reuse(config)
+        self._source: Source | None = None
+        self._parts = open_parts(config, plan, state, modes, Kept(reuse=self._reuse))
 
     def start(self) -> None:
         """Begins to answer workers."""
-        if self._feed:
-            self._feed.start()
+        if self._parts.feed:
+            self._parts.feed.start()
+
+    def open_source(self, stop: threading.Event, watch: Watch) -> Source:
+        """The source of this mode; to be called once after the making and after each change."""
+        self._source = self._parts.make_source(stop, watch)
+        return self._source
+
+    def change(self, config: TrainerConfig, state: TrainedState, modes: Modes) -> None:
+        """Goes on from `state` in the mode of `config`. Workers stay connected, also while the pool has all.
+        Raises UserError, and then has changed nothing."""
+        held = self._source.ring_held() if isinstance(self._source, TicketOrderSource) else {}
+        before = self._parts
+        kept = Kept(reuse=self._reuse, feed=before.feed, held=held)
+        self._parts = open_parts(config, self._plan, state, modes, kept)
+        if before.pool:
+            before.pool.close()
+        if before.feed is None:
+            self.start()
 
     def stop(self, reason: str) -> None:
         """Tells workers to stop, and ends every thread and process."""
-        if self._feed:
-            self._feed.stop(reason)
-        if self._pool:
-            self._pool.close()
-        if self._recorded:
-            self._recorded.close()
+        if self._parts.feed:
+            self._parts.feed.stop(reason)
+        if self._parts.pool:
+            self._parts.pool.close()
+        if self._parts.recorded:
+            self._parts.recorded.close()
+
+    def check(self) -> None:
+        """Raises FeedFailedError where the feed has died."""
+        if self._parts.feed:
+            self._parts.feed.take(0)
 
     @property
     def endpoint(self) -> str:
         """Where workers join; empty where none can."""
-        return self._feed.endpoint if self._feed else ""
+        return self._parts.feed.endpoint if self._parts.feed else ""
 
     @property
     def content(self) -> str:
         """The content hash that all workers of the run share; empty before the first."""
-        return self._feed.content if self._feed else self._content
+        return self._parts.feed.content if self._parts.feed else self._content
+
+    @property
+    def reuse(self) -> float | None:
+        """That `stream.reuse = "auto"` asks for; None with another."""
+        return self._reuse.auto.reuse if self._reuse.auto else None
 
     def status(self) -> FeedStatus:
         """Counts as they are now."""
-        status = self._feed.status() if self._feed else NO_WORKERS
-        if self._pool:
+        parts = self._parts
+        status = parts.feed.status() if parts.feed else NO_WORKERS
+        if parts.pool:
             status = dataclasses.replace(
                 status,
-                buffered=status.buffered + self._pool.buffered,
-                dead_letters=status.dead_letters + len(self._pool.dead_letters()),
-                refused=status.refused | self._pool.damage,
+                buffered=status.buffered + parts.pool.buffered,
+                dead_letters=status.dead_letters + len(parts.pool.dead_letters()),
+                refused=status.refused | parts.pool.damage,
             )
         return status
 
     def dead_letters(self) -> dict[int, str]:
         """Groups given up in this session, with their reasons."""
-        drawn = self._feed.dead_letters() if self._feed else {}
-        return drawn | (self._pool.dead_letters() if self._pool else {})
-
-
-def open_supply(config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None) -> Supply:
-    """Binds the socket, or opens the pool and starts its processes. Raises UserError."""
-    match config.run.mode:
-        case "online":
-            return _online(config, plan, state, keys)
-        case "mixed":
-            return _mixed(config, plan, state, keys)
-        case "offline":
-            return _replay(config, plan, state) if config.pool.replay else _offline(config, plan, state)
-
-
-def _online(config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None) -> Supply:
-    feed = open_feed(config, plan, state, keys)
-
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
-        return open_source(config, feed, state, stop, watch)
-
-    return Supply(make_source, state.content, feed=feed)
-
-
-def _offline(config: TrainerConfig, plan: Plan, state: TrainedState) -> Supply:
-    in_order = config.stream.order == "ticket"
-    ids = _ring(config, state) if in_order else iter(())
-    done = DoneIds(state.done_low, state.done_above)
-    new_ids = itertools.count(state.done_low) if in_order else iter(Deal(done))
-    feed = _sampled_feed(config, plan, itertools.chain(ids, new_ids))
-
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
-        if not in_order:
-            return PoolOrderSource(feed, batch_groups=config.train.batch_groups, stop=stop, watch=watch)
-        rule = composition(config)
-        return TicketOrderSource(
-            feed, rule, step=state.step, stop=stop, watch=watch, pooled=lambda group_id: True
-        )
-
-    return Supply(make_source, state.content, pool=feed)
-
-
-def _mixed(config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None) -> Supply:
-    feed = open_feed(config, plan, state, keys)
-    try:
-        if config.stream.order == "ticket":
-            return _mixed_in_ticket_order(config, plan, state, feed)
-        share = share_of(config)
-        left = share.pool_groups_through(config.run.max_steps) - share.pool_groups_through(state.step)
-        claims = iter(feed.claim, -1)  # which no id is: without an end
-        pool = _sampled_feed(config, plan, claims, limit=left)
-    except BaseException:
-        feed.stop("the pool can't be read")
-        raise
-
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
-        pooled = PoolOrderSource(pool, batch_groups=share.pool_groups(1), stop=stop, watch=watch)
-        return MixedSource(pooled, open_arrivals(config, feed, stop, watch), share)
-
-    return Supply(make_source, state.content, feed=feed, pool=pool)
-
-
-def _mixed_in_ticket_order(config: TrainerConfig, plan: Plan, state: TrainedState, feed: Feed) -> Supply:
-    share = ticket_share_of(config)
-    ring = filter(share.is_pools, _ring(config, state))
-    pool = _sampled_feed(config, plan, itertools.chain(ring, share.pool_ids_from(state.done_low)))
-
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
-        return TicketOrderSource(
-            BothFeeds(feed, pool, share),
-            composition(config),
-            step=state.step,
-            stop=stop,
-            watch=watch,
-            pooled=share.is_pools,
-        )
-
-    return Supply(make_source, state.content, feed=feed, pool=pool)
-
-
-def _replay(config: TrainerConfig, plan: Plan, state: TrainedState) -> Supply:
-    recorded = RecordedRun(Path(config.pool.replay), plan, config.run.max_steps)
-    pool = open_pool(Path(config.pool.dir), max_damaged=config.pool.max_damaged)
-    feed = PoolFeed(
-        plan,
-        pool,
-        replay(pool.index),
-        recorded.needed_after(state.step),
-        window=POOL_WINDOW_BATCHES * config.train.batch_groups,
-        processes=config.pool.processes,
-        expected=recorded.digest,
-    )
-
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
-        return ReplaySource(
-            feed,
-            recorded,
-            step=state.step,
-            batch_groups=config.train.batch_groups,
-            stop=stop,
-            watch=watch,
-        )
-
-    return Supply(make_source, state.content, pool=feed, recorded=recorded)
-
-
-def _sampled_feed(
-    config: TrainerConfig, plan: Plan, ids: Iterator[int], limit: int | None = None
-) -> PoolFeed:
-    pool = open_sampled_pool(config, plan)
-    return PoolFeed(
-        plan,
-        pool,
-        sample(pool.index, config.run.seed, config.pool.images_per_caption),
-        ids,
-        window=POOL_WINDOW_BATCHES * config.train.batch_groups,
-        processes=config.pool.processes,
-        limit=limit,
-    )
-
-
-def _ring(config: TrainerConfig, state: TrainedState) -> list[int]:
-    """What the ring held at the checkpoint, in ticket order: to be read or drawn again first."""
-    return [group_id for group_id, _, _ in composition(config).ring(state.step)]
+        parts = self._parts
+        drawn = parts.feed.dead_letters() if parts.feed else {}
+        return drawn | (parts.pool.dead_letters() if parts.pool else {})

@@ -19,7 +19,12 @@ from trainer import limits
 from trainer.captions import load_captions
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.class_names import load_class_names
-from trainer.config import TrainerConfig
+from trainer.config import Mode, TrainerConfig
+from trainer.control.control import Control
+from trainer.control.door import Door
+from trainer.control.modes import modes_so_far, with_mode
+from trainer.control.status import status_of
+from trainer.control.steering import Steering, check_mode
 from trainer.done import DoneIds
 from trainer.errors import StopRequestedError
 from trainer.evaluation.evaluate import Evaluation
@@ -32,14 +37,15 @@ from trainer.monitor.pages import show
 from trainer.monitor.reading import Observer
 from trainer.objectives.needs import NEEDS
 from trainer.plan import Plan
-from trainer.pool.recorder import open_recorder
+from trainer.pool.recorder import Recorder, open_recorder
 from trainer.progress import Progress
 from trainer.report import write_report
 from trainer.run_folder import RunFolder, write_json
 from trainer.scores import Scores
+from trainer.sources.share import Modes
 from trainer.stall_watch import StallWatch
 from trainer.stream import check_order
-from trainer.supply import Supply, open_supply
+from trainer.supply import Supply
 
 
 def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]) -> None:
@@ -48,48 +54,46 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
     `resolved` is the whole run file, for run.json. Raises UserError for what a person can mend.
     """
     limits.check(config)
-    keys = read_trainer_keys(config.stream.keys) if config.run.mode != "offline" else None
     plan = _plan(config, stop)
     if plan is None:
         return
-    class_of = _class_of(config, plan)
     with ExitStack() as stack:
         folder = stack.enter_context(closing(RunFolder(config.run)))
         checkpoints = Checkpoints(folder.checkpoints, config.train.keep_checkpoints)
         state, tensors = checkpoints.latest() or (_fresh_state(plan), None)
-        _check_same_run(state, plan, folder)
-        if config.run.mode != "offline" or not config.pool.replay:
-            check_order(config, state, str(folder.path))
+        modes, now = _modes(config, plan, state, folder)
         progress = stack.enter_context(closing(Progress(config.run.max_steps, sys.stderr)))
-        supply = open_supply(config, plan, state, keys)
+        supply = Supply(now, plan, state, modes)
         stack.callback(supply.stop, "the trainer has ended")
         write_json(folder.run_json, resolved)
-        progress.say(_opening(config, plan, supply, state))
+        progress.say(_opening(now, plan, supply, state))
         supply.start()
-        learner = Learner(config, class_of)
+        learner = Learner(config, _class_of(config, plan))
         if tensors is not None:
             learner.load(tensors)
-        ledger = stack.enter_context(closing(Ledger(folder.ledger)))
-        ledger.trim(state.step, state.dead_letters)
-        recorder = open_recorder(config, plan, folder.path, state.step)
-        if recorder is not None:
-            stack.callback(recorder.close)
+        ledger = stack.enter_context(closing(_ledger(config, folder, state)))
+        recorder = _recorder(stack, now, plan, folder, state)
         metrics = stack.enter_context(closing(MetricsLog(folder.metrics, state.step)))
         scores = Scores(_evaluation(config, learner), learner, folder.evaluation, stop)
-        stalls = StallWatch(supply.status, supply.endpoint, progress, metrics.append)
-        observer = Observer(config, state, Board(), supply, stalls, checkpoints, folder.path)
+        stalls = StallWatch(supply.status, lambda: supply.endpoint, progress, metrics.append)
+        meter = _meter(state)
+        observer = Observer(config, state, Board(), supply, stalls, checkpoints, folder.path, meter)
         stack.enter_context(show(observer))
+        control = _control(config, now.run.mode, observer, recorder)
+        stack.callback(Door(folder.path, control.answer).close)
+        again = ledger.modes_after(state.step)
+        steering = Steering(now, modes, again, control, supply, ledger, recorder, stalls, progress, stop)
         loop = Loop(
             config=config,
             samples=folder.samples,
             supply=supply,
-            source=supply.open_source(stop, stalls),
+            source=steering.open_source(),
             learner=learner,
             ledger=ledger,
             recorder=recorder,
             checkpoints=checkpoints,
             metrics=metrics,
-            meter=_meter(state),
+            meter=meter,
             progress=progress,
             stalls=stalls,
             board=observer.board,
@@ -98,10 +102,51 @@ def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]
             done=DoneIds(state.done_low, state.done_above),
             dead_letters=dict(state.dead_letters),
             plan_digest=plan.digest,
+            steering=steering,
             stop=stop,
             step=state.step,
         )
         _train(loop, scores, folder, is_new=tensors is None)
+
+
+def _modes(
+    config: TrainerConfig, plan: Plan, state: TrainedState, folder: RunFolder
+) -> tuple[Modes, TrainerConfig]:
+    """The run's modes so far, and its settings with the last of them. Raises UserError where the run can't go
+    on so."""
+    _check_same_run(state, plan, folder)
+    if config.run.mode != "offline" or not config.pool.replay:
+        check_order(config, state, str(folder.path))
+    modes = modes_so_far(config.run.mode, state)
+    now = with_mode(config, modes[-1][1])
+    limits.check(now)
+    return modes, now
+
+
+def _ledger(config: TrainerConfig, folder: RunFolder, state: TrainedState) -> Ledger:
+    """Of the trainings behind the weights, and of the mode that a changed run file brings."""
+    ledger = Ledger(folder.ledger)
+    ledger.trim(state.step, state.dead_letters)
+    if state.file_mode != config.run.mode:
+        ledger.record_switch(state.step + 1, config.run.mode, "run file")
+    return ledger
+
+
+def _recorder(
+    stack: ExitStack, config: TrainerConfig, plan: Plan, folder: RunFolder, state: TrainedState
+) -> Recorder | None:
+    recorder = open_recorder(config, plan, folder.path, state.step)
+    if recorder is not None:
+        stack.callback(recorder.close)
+    return recorder
+
+
+def _control(config: TrainerConfig, mode: Mode, observer: Observer, recorder: Recorder | None) -> Control:
+    return Control(
+        mode,
+        lambda mode: check_mode(with_mode(config, mode), recorder),
+        lambda mode, paused: status_of(observer.read(), mode, paused=paused),
+    )
 
 
 def _plan(config: TrainerConfig, stop: threading.Event) -> Plan | None:
@@ -110,6 +155,8 @@ def _plan(config: TrainerConfig, stop: threading.Event) -> Plan | None:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    if config.run.mode != "offline":
+        read_trainer_keys(config.stream.keys)  # what is wrong with them is told before captions are read
     try:
         captions = load_captions(config.captions, say=say, stopped=stop.is_set)
     except StopRequestedError:
@@ -190,6 +237,8 @@ def _meter(state: TrainedState) -> Meter:
 
 def _opening(config: TrainerConfig, plan: Plan, supply: Supply, state: TrainedState) -> str:
     origin = f"goes on after step {state.step}" if state.step else "begins"
+    if state.file_mode and config.run.mode != state.file_mode:
+        origin += f" in mode {config.run.mode}, to which it was switched"
     places = [f"reading {config.pool.dir}"] if config.run.mode != "online" else []
     if supply.endpoint:
         admitted = ", for admitted keys only" if config.stream.keys else ""
