@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from protocol.errors import UserError
 from trainer.batch import Batch
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.config import TrainerConfig
@@ -23,7 +24,6 @@ from trainer.errors import (
     DeadLetterError,
     FeedFailedError,
     NonFiniteLossError,
-    PoolDamagedError,
     SteeredError,
     StopRequestedError,
 )
@@ -99,7 +99,7 @@ class Loop:
                     saved = self.step
         except StopRequestedError:
             self.stop.set()
-        except (DeadLetterError, FeedFailedError, NonFiniteLossError, PoolDamagedError) as error:
+        except (DeadLetterError, FeedFailedError, NonFiniteLossError, UserError) as error:
             if saved != self.step:
                 self.save()  # all of them leave the weights of the last step whole
             if isinstance(error, NonFiniteLossError):

@@ -89,11 +89,12 @@ class Control:
         """The wishes."""
         return self._asked
 
-    def settled(self, *, mode: Mode, paused: bool, refusal: str = "") -> None:
-        """How the run goes on; every wish is met, or refused in one line."""
+    def settled(self, asked: Asked, *, mode: Mode, paused: bool, refusal: str = "") -> None:
+        """How the run goes on: `asked` is met, or refused in one line. A newer wish stays."""
         with self._changed:
             self.mode, self.paused, self._refusal = mode, paused, refusal
-            self._asked = Asked()
+            if self._asked is asked:
+                self._asked = Asked()
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> None:

@@ -6,6 +6,7 @@ The thread answers one caller after the other; a caller that says nothing is let
 import contextlib
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +33,8 @@ class Door:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._path.unlink(missing_ok=True)  # left by a trainer that was killed
-            os.fchmod(self._socket.fileno(), OWNER_ONLY)  # Linux makes the file with it: never open to others
+            if sys.platform == "linux":  # which makes the file with this mode: it is never open to others
+                os.fchmod(self._socket.fileno(), OWNER_ONLY)
             with short_path(folder) as path:
                 self._socket.bind(path)
             self._path.chmod(OWNER_ONLY)

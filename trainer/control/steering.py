@@ -71,7 +71,7 @@ class Steering:
             paused = self.control.paused if asked.paused is None else asked.paused
             if paused != self.control.paused:
                 self.ledger.record_switch(step, "pause" if paused else "resume", "ctl")
-            self.control.settled(mode=self.config.run.mode, paused=paused, refusal=refusal)
+            self.control.settled(asked, mode=self.config.run.mode, paused=paused, refusal=refusal)
             if not paused:
                 if rested:
                     self.stalls.over()

@@ -128,7 +128,7 @@ def test_a_wish_waits_for_the_training_thread(control: Control) -> None:
     )
     assert control.asked == Asked(paused=True)
     assert control.pending
-    control.settled(mode="online", paused=True)
+    control.settled(control.asked, mode="online", paused=True)
     assert (control.paused, control.pending) == (True, False)
     patient = Control("online", _check, _status, answer_seconds=60.0)
     replies: list[Reply] = []
@@ -141,9 +141,17 @@ def test_a_wish_waits_for_the_training_thread(control: Control) -> None:
         asking.start()
         patient.wait(30)
         assert patient.asked == Asked(mode="mixed")
-        patient.settled(mode="mixed", paused=False, refusal=refusal)
+        patient.settled(patient.asked, mode="mixed", paused=False, refusal=refusal)
         asking.join(30)
     assert replies == [Reply(ok=True, text="mode mixed"), Reply(ok=False, text="pool.dir: no pool")]
+
+
+def test_a_wish_that_comes_while_a_step_opens_is_not_lost(control: Control) -> None:
+    """The training thread had looked before, and says only then how it goes on."""
+    seen = control.asked
+    control.answer(Request(command="pause"))
+    control.settled(seen, mode="online", paused=False)
+    assert control.asked == Asked(paused=True)
 
 
 def test_an_impossible_mode_is_refused_before_the_training_thread_hears_of_it(control: Control) -> None:
