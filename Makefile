@@ -1,5 +1,6 @@
 # make up    the main job, from nothing but Python 3.11+
 # make test  the same installation, then the tests
+# make test-compose  the tests of containers, where `docker info` answers
 # Everything goes into .venv and runs/, both of which may be removed at any time.
 
 SHELL := /bin/bash
@@ -13,12 +14,14 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 # The run file and its overrides: make up RUN=examples/quick.toml ARGS="--train.lr 1e-3"
 RUN :=
 ARGS :=
+# Half of the time of a test is waiting, so processes pay even where cores are few.
+TEST_PROCESSES := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test check bench clean
+.PHONY: help install up test test-compose check bench clean
 
 help:  ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
 install: $(INSTALLED)  ## make .venv with everything that is needed
 
@@ -26,7 +29,11 @@ up: $(INSTALLED)  ## train an encoder on images generated as it trains
 	@$(BIN)/python -m launcher up $(RUN) $(ARGS)
 
 test: $(INSTALLED)  ## run every test that needs neither a GPU nor minutes
-	@$(BIN)/python -m pytest -m "not gpu and not slow and not compose" $(ARGS)
+	@$(BIN)/python -m pytest -m "not gpu and not slow and not compose" -n $(TEST_PROCESSES) $(ARGS)
+
+test-compose: $(INSTALLED)  ## build the image and run the tests that need a container engine
+	docker compose build trainer
+	@$(BIN)/python -m pytest -m compose tests/compose $(ARGS)
 
 check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .

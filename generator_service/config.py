@@ -6,7 +6,8 @@ from msgspec import Meta, Struct
 
 
 class GeneratorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Read by the generator only; two generators of one run may differ in all of it but the model."""
+    """Read by the generator only; two generators of one run may differ in all but what decides
+    the pixels' meaning: model, decoder and loras."""
 
     connect: Annotated[str, Meta(description="address of the trainer's first rank")] = "tcp://127.0.0.1:5755"
     keys: Annotated[
@@ -14,12 +15,39 @@ class GeneratorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(description="this worker's folder of `streamrep keys`, for a trainer that uses keys"),
     ] = ""
     model: Annotated[
-        str, Meta(description="`embedded`, or a folder in diffusers' format with safetensors weights")
+        str,
+        Meta(
+            description="`embedded`, a folder in diffusers' format with safetensors weights, or owner/name on"
+            " the Hugging Face hub"
+        ),
     ] = "embedded"
+    decoder: Annotated[
+        str,
+        Meta(
+            description="folder or hub name of an AutoencoderTiny or AutoencoderKL of the same latents, used"
+            " instead of the model's own; empty is the model's"
+        ),
+    ] = ""
+    loras: Annotated[
+        tuple[str, ...],
+        Meta(
+            max_length=16,
+            description="LoRA files (.safetensors) added to the model's weights when it is loaded",
+        ),
+    ] = ()
+    lora_scales: Annotated[
+        tuple[float, ...], Meta(max_length=16, description="how much of each LoRA; empty is 1 of each")
+    ] = ()
     engine: Annotated[
-        Literal["eager", "fake"],
-        Meta(description="what computes the images; `fake` draws deterministic patterns and needs no model"),
+        Literal["auto", "eager", "compile", "xformers", "pipeline", "fake"],
+        Meta(
+            description="what computes the images: `compile` builds for minutes once and is then cached;"
+            " `auto` is the fastest that is built and was ever executed on such a device; `pipeline` is the"
+            " slow way, any other text-to-image pipeline of diffusers by its own call (generation.sampler ="
+            " own); `fake` draws patterns, without a model"
+        ),
     ] = "eager"
+    engine_cache: Annotated[str, Meta(description="folder of built engines")] = "runs/.engines"
     batch_images: Annotated[
         int,
         Meta(ge=1, le=65536, description="static batch of the engine, in images; groups are packed into it"),

@@ -5,6 +5,7 @@ StreamrepError
 │   └── OutOfDeviceMemoryError the static batch does not fit; the worker's failure, never the ticket's
 └── GeneratorError
     ├── TicketError            this ticket cannot be drawn, by any worker of the run
+    │   └── NonFiniteError     its latents are not numbers
     ├── DrawAbandonedError     the draw was given up between two steps because the worker leaves
     └── LinkError              the I/O thread died; its own error is the cause
 """
@@ -18,6 +19,16 @@ class GeneratorError(StreamrepError):
 
 class TicketError(GeneratorError):
     """A ticket that does not fit the run's generation spec."""
+
+
+class NonFiniteError(TicketError):
+    """Latents that overflowed: of the whole batch until each ticket was drawn alone."""
+
+    def __init__(self, image: int, broken: int, images: int) -> None:
+        super().__init__(
+            f"the latents of {broken} of {images} images are not finite, the first is number {image} of its"
+            " batch; float16 overflows in some models: generator.precision = bfloat16 or float32"
+        )
 
 
 class DrawAbandonedError(GeneratorError):

@@ -1,27 +1,37 @@
-"""Loads the components of a model folder. The family here is Stable Diffusion 1.x and 2.x."""
+"""Loads the components of a model folder: Stable Diffusion 1.x, 2.x, SDXL, and what was distilled of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from generator_service.lora import fuse_loras
 from generator_service.model_folder import ModelFolder
+from generator_service.prompts import TextEncoder
 from protocol.errors import UserError
+
+_VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+_LOCAL: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
 
 
 @dataclass(frozen=True, kw_only=True)
 class StableDiffusion:
-    """The modules on their device, in evaluation mode, all in one dtype."""
+    """The modules on their device, in evaluation mode, in one dtype but for SDXL decoders that need more."""
 
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    text_encoders: tuple[TextEncoder, ...]
+    """One, or SDXL's two."""
     unet: UNet2DConditionModel
     vae: AutoencoderKL | AutoencoderTiny
     scheduler_config: dict[str, Any]
+    zero_negative: bool
+    """See `ModelFolder.zero_negative`."""
 
     @property
     def device(self) -> torch.device:
@@ -33,6 +43,11 @@ class StableDiffusion:
         """What they compute in."""
         dtype: torch.dtype = self.unet.dtype
         return dtype
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether the UNet reads pooled text and sizes as well."""
+        return len(self.text_encoders) > 1
 
     @property
     def embeds_guidance(self) -> bool:
@@ -48,35 +63,27 @@ class StableDiffusion:
 def load_family(folder: ModelFolder, *, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
     """Reads the weights. Raises UserError when files and configs contradict each other."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    vae_class = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}[folder.vae_class]
-    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder.path / "tokenizer"), local_files_only=True)
-        text_encoder = CLIPTextModel.from_pretrained(
-            str(folder.path / "text_encoder"), dtype=dtype, **options
-        )
-        unet = UNet2DConditionModel.from_pretrained(str(folder.path / "unet"), torch_dtype=dtype, **options)
-        vae = vae_class.from_pretrained(str(folder.path / "vae"), torch_dtype=dtype, **options)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            "the model cannot be read",
-            expected="weights that fit their configs",
-            got=str(error),
-            where=str(folder.path),
-            mend="write the folder again with save_pretrained",
-        ) from error
-    _check_tokens(folder, tokenizer, text_encoder)
+    with _told_by(folder.path):
+        encoders = [_load_text_encoder(folder.path, "", CLIPTextModel, dtype)]
+        if folder.is_xl:
+            encoders.append(_load_text_encoder(folder.path, "_2", CLIPTextModelWithProjection, dtype))
+        unet = UNet2DConditionModel.from_pretrained(str(folder.path / "unet"), torch_dtype=dtype, **_LOCAL)
+    vae = _load_vae(folder, dtype)
+    _check_latents(folder, unet, vae)
+    if folder.loras:
+        fuse_loras(folder, encoders, unet)
     for module in (unet, vae):
         module.to(device=device, memory_format=memory_format_of(device))
         module.requires_grad_(False).train(False)
-    torch.nn.Module.to(text_encoder, device=device)
-    text_encoder.requires_grad_(False).train(False)
+    for encoder in encoders:
+        torch.nn.Module.to(encoder.model, device=device)
+        encoder.model.requires_grad_(False).train(False)
     return StableDiffusion(
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
+        text_encoders=tuple(encoders),
         unet=unet,
         vae=vae,
         scheduler_config=folder.scheduler_config,
+        zero_negative=folder.zero_negative,
     )
 
 
@@ -89,13 +96,53 @@ def memory_format_of(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
-def _check_tokens(folder: ModelFolder, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> None:
-    positions = text_encoder.config.max_position_embeddings
+@contextmanager
+def _told_by(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            "the model cannot be read",
+            expected="weights that fit their configs",
+            got=str(error),
+            where=str(path),
+            mend="write the folder again with save_pretrained",
+        ) from error
+
+
+def _load_text_encoder(path: Path, suffix: str, kind: Any, dtype: torch.dtype) -> TextEncoder:
+    tokenizer = CLIPTokenizer.from_pretrained(str(path / f"tokenizer{suffix}"), local_files_only=True)
+    model = kind.from_pretrained(str(path / f"text_encoder{suffix}"), dtype=dtype, **_LOCAL)
+    positions = model.config.max_position_embeddings
     if tokenizer.model_max_length > positions:
         raise UserError(
             "captions would be longer than the text encoder reads",
             expected=f"model_max_length of at most {positions}",
             got=str(tokenizer.model_max_length),
-            where=str(folder.path / "tokenizer"),
+            where=str(path / f"tokenizer{suffix}"),
             mend="set model_max_length in tokenizer_config.json",
+        )
+    return TextEncoder(tokenizer, model)
+
+
+def _load_vae(folder: ModelFolder, dtype: torch.dtype) -> AutoencoderKL | AutoencoderTiny:
+    decoder = folder.decoder
+    path = folder.path / "vae" if decoder is None else decoder.path
+    kind = _VAES[folder.vae_class if decoder is None else decoder.vae_class]
+    with _told_by(path):
+        vae = kind.from_pretrained(str(path), torch_dtype=dtype, **_LOCAL)
+    if folder.is_xl and dtype == torch.float16 and vae.config.force_upcast:
+        vae.to(torch.float32)  # as SDXL's pipeline does: this decoder overflows in float16
+    return vae
+
+
+def _check_latents(folder: ModelFolder, unet: UNet2DConditionModel, vae: Any) -> None:
+    if unet.config.in_channels != vae.config.latent_channels:
+        where = folder.path / "vae" if folder.decoder is None else folder.decoder.path
+        raise UserError(
+            "the decoder is of another model",
+            expected=f"{unet.config.in_channels} latent channels",
+            got=str(vae.config.latent_channels),
+            where=str(where),
+            mend="choose another generator.decoder",
         )

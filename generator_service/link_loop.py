@@ -20,6 +20,7 @@ from generator_service.channel import Channel
 from generator_service.commands import Command, Equip, HandOver, Leave, NextBatch
 from generator_service.conversation import Conversation, Equipment, Vitals, WorkerFacts
 from generator_service.credit import credit_shares
+from generator_service.endpoints import reachable
 from generator_service.link_status import LinkStatus, observe
 from generator_service.pace import Pace
 from generator_service.packer import Assignment, Packer
@@ -107,6 +108,8 @@ class LinkLoop:
         while self.commands:
             self._obey(self.commands.popleft(), now)
         for rank, channel in list(self._channels.items()):
+            if self._channels.get(rank) is not channel:
+                continue  # closed a moment ago: a resumed trainer has other ranks
             for frames in channel.receive():
                 self._take(rank, channel, frames, now)
         if self._stop.is_set() and self._leave_by is None:
@@ -211,8 +214,8 @@ class LinkLoop:
         for rank in [rank for rank in self._channels if rank >= len(endpoints)]:
             self._channels.pop(rank).close()
             self._packer.drop_rank(rank)
-        for rank, endpoint in enumerate(endpoints):
-            known = self._channels.get(rank)
+        for rank, told in enumerate(endpoints):
+            endpoint, known = reachable(told, self._connect), self._channels.get(rank)
             if rank == 0 or (known is not None and known.endpoint == endpoint):
                 continue
             if known is not None:

@@ -55,6 +55,11 @@ def families(facts: WorkerFacts, status: LinkStatus, drawn: Drawn) -> list[Famil
             drawn.failed_groups,
         ),
         counter(
+            "streamrep_generator_constant_images_total",
+            "Images of one colour, among those drawn.",
+            drawn.constant_images,
+        ),
+        counter(
             "streamrep_generator_groups_sent_total",
             "Groups handed to the trainer's sockets.",
             status.groups_sent,

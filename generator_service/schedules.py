@@ -1,117 +1,62 @@
-"""Denoising rules as frozen plans: every coefficient of every step is a tensor before the loop begins.
+"""Makes the plan of a sampler. Noise schedule and timesteps come from diffusers' own schedulers, made from
+the folder's `scheduler_config.json`.
 
-The noise schedule and the timesteps come from diffusers' own schedulers, made from the folder's
-`scheduler_config.json`; the arithmetic of a step is that of their `step`, in the same order, so that equal
-inputs give equal bits. x is the noisy latent, x0 the predicted clean one, alpha^2 + sigma^2 = 1.
-
-DDIM (Song et al. 2021, eq. 12, eta = 0):   x' = alpha' x0 + sigma' eps
-LCM (Luo et al. 2023, algorithm 3):         x' = alpha' (c_out x0 + c_skip x) + sigma' noise, but for the last
+| sampler | diffusers' scheduler |
+|---|---|
+| ddim | DDIMScheduler |
+| lcm | LCMScheduler |
+| euler | EulerDiscreteScheduler; that of SD-Turbo's folder |
+| dpm++ | DPMSolverMultistepScheduler, algorithm dpmsolver++ of first or second order |
+| turbo | EulerAncestralDiscreteScheduler at trailing timesteps; that of SDXL-Turbo's folder |
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, LCMScheduler
-from torch import Tensor
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+)
 
+from generator_service.sampling_plans import DdimPlan, DpmPlan, EulerPlan, LcmPlan, Prediction, SamplingPlan
 from protocol.errors import UserError
 
+SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    # Latents have no range to clip to; DDIMScheduler does so unless told otherwise.
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "lcm": (LCMScheduler, {}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+    "turbo": (EulerAncestralDiscreteScheduler, {"timestep_spacing": "trailing"}),
+}
+"""The scheduler of a sampler, and what is set whatever the folder's config says."""
 _LCM_SIGMA_DATA = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """How a UNet's output is read: `epsilon`, `v_prediction` or `sample`."""
-
-    kind: str
-
-    def clean(self, output_NCHW: Tensor, x_NCHW: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """x0, [N, C, h, w]."""
-        if self.kind == "epsilon":
-            return (x_NCHW - sigma * output_NCHW) / alpha
-        if self.kind == "v_prediction":
-            return alpha * x_NCHW - sigma * output_NCHW
-        return output_NCHW
-
-    def noise(self, output_NCHW: Tensor, x_NCHW: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """eps, [N, C, h, w]."""
-        if self.kind == "epsilon":
-            return output_NCHW
-        if self.kind == "v_prediction":
-            return alpha * output_NCHW + sigma * x_NCHW
-        return (x_NCHW - alpha * output_NCHW) / sigma
-
-
-@dataclass(frozen=True, kw_only=True)
-class DdimPlan:
-    """Deterministic steps: no noise after the first latents."""
-
-    prediction: Prediction
-    timesteps_S: Tensor
-    """int64."""
-    alpha_S: Tensor
-    sigma_S: Tensor
-    next_alpha_S: Tensor
-    next_sigma_S: Tensor
-
-    def needs_noise(self, step: int) -> bool:
-        """Whether `advance` reads its noise at this step."""
-        return False
-
-    def advance(self, step: int, output_NCHW: Tensor, x_NCHW: Tensor, noise_NCHW: Tensor | None) -> Tensor:
-        """The latents of the next step."""
-        alpha, sigma = self.alpha_S[step], self.sigma_S[step]
-        x0_NCHW = self.prediction.clean(output_NCHW, x_NCHW, alpha, sigma)
-        eps_NCHW = self.prediction.noise(output_NCHW, x_NCHW, alpha, sigma)
-        direction_NCHW = self.next_sigma_S[step] * eps_NCHW
-        return self.next_alpha_S[step] * x0_NCHW + direction_NCHW
-
-
-@dataclass(frozen=True, kw_only=True)
-class LcmPlan:
-    """Each step jumps to the clean image and all but the last return to a lower noise level."""
-
-    prediction: Prediction
-    timesteps_S: Tensor
-    """int64."""
-    alpha_S: Tensor
-    sigma_S: Tensor
-    next_alpha_S: Tensor
-    next_sigma_S: Tensor
-    skip_S: Tensor
-    out_S: Tensor
-
-    def needs_noise(self, step: int) -> bool:
-        """Whether `advance` reads its noise at this step."""
-        return step < len(self.timesteps_S) - 1
-
-    def advance(self, step: int, output_NCHW: Tensor, x_NCHW: Tensor, noise_NCHW: Tensor | None) -> Tensor:
-        """The latents of the next step; the clean ones at the last."""
-        x0_NCHW = self.prediction.clean(output_NCHW, x_NCHW, self.alpha_S[step], self.sigma_S[step])
-        clean_NCHW = self.out_S[step] * x0_NCHW + self.skip_S[step] * x_NCHW
-        if noise_NCHW is None:
-            return clean_NCHW
-        return self.next_alpha_S[step] * clean_NCHW + self.next_sigma_S[step] * noise_NCHW
-
-
-SamplingPlan = DdimPlan | LcmPlan
 
 
 def plan_sampling(
     sampler: str, scheduler_config: dict[str, Any], *, steps: int, device: torch.device
 ) -> SamplingPlan:
-    """The plan of `sampler` ("ddim" or "lcm") for N steps. Raises UserError for what cannot run."""
-    if sampler not in {"ddim", "lcm"}:
-        raise _refusal("unknown sampler", "ddim or lcm", sampler, "generation.sampler", "choose one of them")
-    # What StableDiffusionPipeline makes of every scheduler that it loads: latents have no range to clip to.
-    config = scheduler_config | {"steps_offset": 1, "clip_sample": False}
+    """The plan of `sampler` for N steps. Raises UserError for what cannot run."""
+    if sampler not in SCHEDULERS:
+        known = ", ".join(SCHEDULERS)
+        raise _refusal(
+            "unknown sampler", f"one of {known}", sampler, "generation.sampler", "choose one of them"
+        )
+    kind, fixed = SCHEDULERS[sampler]
     try:
-        scheduler = (DDIMScheduler if sampler == "ddim" else LCMScheduler).from_config(config)
+        scheduler = kind.from_config(scheduler_config | fixed)
         scheduler.set_timesteps(steps)
-        alphas_T = scheduler.alphas_cumprod
-        reached_S = alphas_T[scheduler.timesteps]
-    except (ValueError, IndexError, NotImplementedError) as error:
+        if len(scheduler.timesteps.unique()) < len(scheduler.timesteps):
+            raise ValueError(f"{steps} steps come to the same timestep twice")
+        if sampler in ("ddim", "lcm"):
+            # Beyond the schedule's end where steps_offset and steps do not go together.
+            reached_S = scheduler.alphas_cumprod[scheduler.timesteps]
+        else:
+            reached_S = torch.ones(())  # these keep the signal above zero by themselves
+    except (ValueError, IndexError, NotImplementedError, ImportError) as error:
         raise _refusal(
             "the sampler cannot run",
             f"settings that {sampler} allows",
@@ -119,10 +64,14 @@ def plan_sampling(
             "generation.steps",
             "choose other steps",
         ) from error
-    prediction = _read_prediction(scheduler.config, reached_S)
+    prediction = _read_prediction(sampler, scheduler.config, reached_S)
     if sampler == "ddim":
         return _plan_ddim(scheduler, prediction, steps, device)
-    return _plan_lcm(scheduler, prediction, device)
+    if sampler == "lcm":
+        return _plan_lcm(scheduler, prediction, device)
+    if sampler == "dpm++":
+        return _plan_dpm(scheduler, prediction, device)
+    return _plan_euler(scheduler, prediction, device, ancestral=sampler == "turbo")
 
 
 def _plan_ddim(
@@ -157,11 +106,73 @@ def _plan_lcm(scheduler: LCMScheduler, prediction: Prediction, device: torch.dev
     )
 
 
-def _read_prediction(config: Any, reached_S: Tensor) -> Prediction:
+def _plan_euler(
+    scheduler: EulerDiscreteScheduler | EulerAncestralDiscreteScheduler,
+    prediction: Prediction,
+    device: torch.device,
+    *,
+    ancestral: bool,
+) -> EulerPlan:
+    sigma_S, next_S = scheduler.sigmas[:-1], scheduler.sigmas[1:]
+    noise_S = (next_S**2 * (sigma_S**2 - next_S**2) / sigma_S**2) ** 0.5 if ancestral else None
+    down_S = next_S if noise_S is None else (next_S**2 - noise_S**2) ** 0.5
+    return EulerPlan(
+        prediction=prediction,
+        timesteps_S=scheduler.timesteps.to(device),
+        first_sigma=torch.as_tensor(scheduler.init_noise_sigma).to(device),
+        sigma_S=sigma_S.to(device),
+        shown_S=((sigma_S**2 + 1) ** 0.5).to(device),
+        v_out_S=(-sigma_S / (sigma_S**2 + 1) ** 0.5).to(device),
+        v_skip_S=(sigma_S**2 + 1).to(device),
+        change_S=(down_S - sigma_S).to(device),
+        noise_S=None if noise_S is None else noise_S.to(device),
+    )
+
+
+def _plan_dpm(
+    scheduler: DPMSolverMultistepScheduler, prediction: Prediction, device: torch.device
+) -> DpmPlan:
+    config, steps = scheduler.config, len(scheduler.timesteps)
+    if config.solver_order > 2 or config.use_flow_sigmas:
+        got = "use_flow_sigmas" if config.use_flow_sigmas else f"solver_order {config.solver_order}"
+        raise _refusal(
+            "the solver is not known", "solver_order 1 or 2", got, "scheduler_config.json", "use order 2"
+        )
+    alpha_K = 1 / ((scheduler.sigmas**2 + 1) ** 0.5)
+    sigma_K = scheduler.sigmas * alpha_K
+    lambda_K = torch.log(alpha_K) - torch.log(sigma_K)
+    h_S = lambda_K[1:] - lambda_K[:-1]
+    clean_S = alpha_K[1:] * (torch.exp(-h_S) - 1.0)
+    heun_S = alpha_K[1:] * ((torch.exp(-h_S) - 1.0) / h_S + 1.0)
+    # At the first step there is no step before; the value is not read.
+    before_S = torch.cat([h_S[:1], h_S[:-1]])
+    few = config.lower_order_final and steps < 15
+    first_at_end = config.euler_at_final or few or config.final_sigmas_type == "zero"
+    return DpmPlan(
+        prediction=prediction,
+        timesteps_S=scheduler.timesteps.to(device),
+        alpha_S=alpha_K[:-1].to(device),
+        sigma_S=sigma_K[:-1].to(device),
+        keep_S=(sigma_K[1:] / sigma_K[:-1]).to(device),
+        clean_S=clean_S.to(device),
+        slope_S=(-heun_S if config.solver_type == "heun" else 0.5 * clean_S).to(device),
+        inverse_r_S=(1.0 / (before_S / h_S)).to(device),
+        second_S=tuple(
+            config.solver_order == 2 and step > 0 and not (first_at_end and step == steps - 1)
+            for step in range(steps)
+        ),
+    )
+
+
+def _read_prediction(sampler: str, config: Any, reached_S: torch.Tensor) -> Prediction:
     where = "scheduler_config.json"
-    if config.thresholding:
+    kind = config.prediction_type
+    if getattr(config, "thresholding", False):
         raise _refusal("dynamic thresholding", "false: it is meant for pixels", "true", where, "turn it off")
-    if config.prediction_type == "epsilon" and not bool((reached_S > 0).all()):
+    known = ("epsilon", "v_prediction") if sampler == "turbo" else ("epsilon", "v_prediction", "sample")
+    if kind not in known:
+        raise _refusal("unknown prediction", " or ".join(known), str(kind), where, "choose another sampler")
+    if kind == "epsilon" and not bool((reached_S > 0).all()):
         # At zero signal the input is the noise: its prediction tells nothing (Lin et al. 2024, section 3.3).
         raise _refusal(
             "epsilon is predicted at zero signal",
@@ -170,7 +181,7 @@ def _read_prediction(config: Any, reached_S: Tensor) -> Prediction:
             where,
             "use leading spacing or a model trained for v_prediction",
         )
-    return Prediction(kind=config.prediction_type)
+    return Prediction(kind=kind)
 
 
 def _refusal(what: str, expected: str, got: str, where: str, mend: str) -> UserError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from generator_service.channel import DrawnGroup, Outcome
 from monitoring.histogram import Histogram, HistogramCounts
+from protocol.payload import ImagesNHWC
 
 BATCH_SECONDS_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 150.0)
 """From a small batch on a GPU to a large one on a CPU."""
@@ -17,6 +18,8 @@ class Drawn:
 
     images: int
     failed_groups: int
+    constant_images: int
+    """Of one colour: black ones are what a model that overflows or a safety filter leaves."""
     batch_seconds: HistogramCounts
 
 
@@ -27,22 +30,32 @@ class Tally:
         self._lock = threading.Lock()
         self._images = 0
         self._failed_groups = 0
+        self._constant_images = 0
         self._batch_seconds = Histogram(BATCH_SECONDS_BOUNDS)
 
     def count(self, outcomes: Iterable[Outcome], seconds: float) -> None:
         """One static batch came to these outcomes in so many seconds."""
-        images = failed = 0
+        images = failed = constant = 0
         for outcome in outcomes:
             if isinstance(outcome, DrawnGroup):
                 images += len(outcome.images_NHWC)
+                constant += _count_constant(outcome.images_NHWC)
             else:
                 failed += 1
         with self._lock:
             self._images += images
             self._failed_groups += failed
+            self._constant_images += constant
         self._batch_seconds.observe(seconds)
 
     def drawn(self) -> Drawn:
         """All so far, on any thread."""
         with self._lock:
-            return Drawn(self._images, self._failed_groups, self._batch_seconds.counts())
+            return Drawn(
+                self._images, self._failed_groups, self._constant_images, self._batch_seconds.counts()
+            )
+
+
+def _count_constant(images_NHWC: ImagesNHWC) -> int:
+    """Images all of whose pixels are their first."""
+    return int((images_NHWC == images_NHWC[:, :1, :1]).all(axis=(1, 2, 3)).sum())

@@ -42,7 +42,7 @@ def run_worker(config: GeneratorConfig, stop: threading.Event, say: Say = print)
     Raises UserError for what a person can mend (refused, no trainer, no such model or key, out of memory) and
     LinkError when the I/O thread died. A draw that cannot be given up in time ends the process from within.
     """
-    facts, build = prepare(config)
+    facts, build = prepare(config, say)
     serve(config, facts, build, stop, say)
 
 
@@ -77,7 +77,7 @@ def serve(
     link.raise_failure()
 
 
-def prepare(config: GeneratorConfig) -> tuple[WorkerFacts, EngineBuilder]:
+def prepare(config: GeneratorConfig, say: Say = print) -> tuple[WorkerFacts, EngineBuilder]:
     """What the worker says of itself, and how its engine is made once the spec is known."""
     worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     if config.engine == "fake":
@@ -85,18 +85,29 @@ def prepare(config: GeneratorConfig) -> tuple[WorkerFacts, EngineBuilder]:
         return facts, lambda spec, abandoned: FakeEngine(
             spec, batch_images=config.batch_images, images_per_second=config.fake_images_per_second
         )
-    folder = open_model_folder(config.model)
+    if config.engine == "pipeline":
+        return _prepare_pipeline(config, worker)
+    folder = open_model_folder(config.model, config.decoder, config.loras, config.lora_scales)
     weights = folder.weights_digest()
     from generator_service.devices import device_name, resolve_device  # torch: the fake engine needs none
 
     facts = WorkerFacts(worker=worker, device=device_name(resolve_device(config.device)), weights=weights)
 
     def build(spec: GenerationSpec, abandoned: Abandoned) -> Engine:
-        from generator_service.eager import EagerEngine
+        from generator_service.diffusion_engine import DiffusionEngine
 
-        return EagerEngine(config, folder, weights, spec, abandoned)
+        return DiffusionEngine(config, folder, weights, spec, abandoned, say)
 
     return facts, build
+
+
+def _prepare_pipeline(config: GeneratorConfig, worker: str) -> tuple[WorkerFacts, EngineBuilder]:
+    from generator_service.devices import device_name, resolve_device
+    from generator_service.pipeline_engine import PipelineEngine, open_pipeline
+
+    folder, weights = open_pipeline(config.model)
+    facts = WorkerFacts(worker=worker, device=device_name(resolve_device(config.device)), weights=weights)
+    return facts, lambda spec, abandoned: PipelineEngine(config, folder, weights, spec, abandoned)
 
 
 def _work(engine: Engine, spec: GenerationSpec, link: Link, tally: Tally, say: Say) -> None:

@@ -5,6 +5,7 @@ import importlib
 from launcher.errors import RunFileError
 
 BENCHMARKS = {
+    "images": "images/s of every engine over the stock diffusers pipeline, and its share of the roofline",
     "stream": "what the stream costs: images/s at a counting trainer over the engine alone",
     "wire": "groups a second through one endpoint over bare ZeroMQ moving the same frames",
     "chaos": "what kills, pauses and resumes leave of a run's promise",

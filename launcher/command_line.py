@@ -40,6 +40,7 @@ class Command(Struct, frozen=True, kw_only=True):
     run_path: Path | None
     overrides: list[str]
     workers: int
+    ranks: int
     end_with_stdin: bool
 
     def load(self) -> RunFile:
@@ -61,6 +62,7 @@ def parse(argv: list[str]) -> Command:
         run_path=parsed.run_file,
         overrides=overrides,
         workers=getattr(parsed, "workers", 1),
+        ranks=getattr(parsed, "ranks", 1),
         end_with_stdin=getattr(parsed, "end_with_stdin", False),
     )
 
@@ -108,13 +110,16 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "up":
             command.add_argument("--workers", type=_count, default=1, metavar="N", help="generators (1)")
+            command.add_argument("--ranks", type=_count, default=1, metavar="N", help="trainer ranks (1)")
         elif name != "captions":
             command.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("keys", help="make, admit, list and revoke the keys of trainer and workers")
     commands.add_parser("ctl", help="ask a running trainer for its status, a pause, or another mode")
+    commands.add_parser("eval", help="judge an encoder: retrieval, kNN, linear probe, few-shot, zero-shot")
     commands.add_parser("ledger", help="ask the ledger of a run about uses, captions, workers, engines")
     commands.add_parser("regenerate", help="draw a group of a run again and compare it with the ledger")
     commands.add_parser("pool", help="fill a pool with images of every caption, or look at one")
+    commands.add_parser("engine", help="build the compiled engine of a run, list what is built, remove it")
     commands.add_parser("plan", help="hours, GPUs and bytes of a schedule, fresh or from a pool")
     commands.add_parser("bench", help="measure one question; `streamrep bench` lists them")
     return parser

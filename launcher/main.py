@@ -44,6 +44,10 @@ def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
         from launcher.keys import keys
 
         return keys(argv[1:])
+    if argv[:1] == ["eval"]:
+        from launcher.evaluate import evaluate
+
+        return evaluate(argv[1:], interrupts)
     if argv[:1] == ["ledger"]:
         from launcher.ledger import ledger
 
@@ -60,6 +64,10 @@ def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
         from launcher.ctl import ctl
 
         return ctl(argv[1:])
+    if argv[:1] == ["engine"]:
+        from launcher.engine import engine
+
+        return engine(argv[1:], interrupts)
     if argv[:1] == ["plan"]:
         from launcher.plan import plan
 

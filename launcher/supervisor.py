@@ -1,19 +1,21 @@
 """What to do when a process of a local run ends: the policy of `streamrep up`, without processes or clocks.
 
-    running ──trainer 0──→ draining ──every generator gone──→ over
+    running ──trainers 0─→ draining ──every generator gone──→ over
        │                      └─ after 10 s: SIGTERM, 8 s later SIGKILL
        └──stop, or a failure──→ stopping: SIGTERM to all at once, 8 s later SIGKILL ──→ over
 
 A generator that crashes is started again, at most 3 times in a run, after 1, 2 and 4 seconds. One that ends
 with 2 (bad input) ends the run, since starting it again would change nothing. One that ends with 0 was told
-to stop by the trainer.
+to stop by the trainer. Several ranks are several trainers: the run goes on until all have ended well.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
 
 TRAINER = "trainer"
+"""The first rank; `trainer-1` and so on are the others."""
 DRAIN_SECONDS = 10.0
 TERM_SECONDS = 8.0
 RESTARTS_MAX = 3
@@ -59,10 +61,12 @@ Action = Start | Terminate | Kill | Say | ReportFailure
 class Supervisor:
     """Pure state machine; every method returns what is to be done, and takes the time in seconds."""
 
-    def __init__(self, generators: list[str]) -> None:
+    def __init__(self, generators: list[str], trainers: Sequence[str] = (TRAINER,)) -> None:
         self.phase: Phase = "running"
         self.exit_code = 0
-        self._alive = {TRAINER, *generators}
+        self._trainers = frozenset(trainers)
+        self._training = set(trainers)
+        self._alive = {*trainers, *generators}
         self._restarts = 0
         self._start_at: dict[str, float] = {}
         self._terminate_at: float | None = None
@@ -72,14 +76,14 @@ class Supervisor:
         """Process `name` ended with `code` (negative: by that signal)."""
         self._alive.discard(name)
         actions: list[Action] = []
+        is_trainer = name in self._trainers
         if self.phase == "running":
-            actions = (
-                self._trainer_ended(code, now) if name == TRAINER else self._generator_ended(name, code, now)
-            )
-        elif name == TRAINER and code > 0 and self.exit_code == 0:
+            ended = self._trainer_ended if is_trainer else self._generator_ended
+            actions = ended(name, code, now)
+        elif is_trainer and code > 0 and self.exit_code == 0:
             # It was to end, and failed while ending: its checkpoint may be missing.
             self.exit_code = code
-            actions = [ReportFailure(TRAINER, code)]
+            actions = [ReportFailure(name, code)]
         if not self._alive and not self._start_at:
             self.phase = "over"
         return actions
@@ -103,13 +107,16 @@ class Supervisor:
                 actions += [Say(f"{name} did not end in {TERM_SECONDS:g} s and is killed"), Kill(name)]
         return actions
 
-    def _trainer_ended(self, code: int, now: float) -> list[Action]:
+    def _trainer_ended(self, name: str, code: int, now: float) -> list[Action]:
         if code == 0:
+            self._training.discard(name)
+            if self._training:
+                return []
             self.phase = "draining"
             self._start_at.clear()
             self._terminate_at = now + DRAIN_SECONDS
             return []
-        return [ReportFailure(TRAINER, code), *self._stop(now, code)]
+        return [ReportFailure(name, code), *self._stop(now, code)]
 
     def _generator_ended(self, name: str, code: int, now: float) -> list[Action]:
         if code == 0:

@@ -9,13 +9,14 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from launcher.command_line import Command
 from launcher.errors import ChildFailedError, RunFileError
 from launcher.interrupts import Interrupts
 from launcher.processes import Child
+from launcher.rank_environment import rank_environments, trainer_names
 from launcher.run_file import RunFile
 from launcher.summary import summary_table
 from launcher.supervisor import TRAINER, Action, Kill, ReportFailure, Say, Start, Supervisor, Terminate
@@ -30,12 +31,14 @@ def up(command: Command, run_file: RunFile, interrupts: Interrupts) -> int:
     if not _captions_are_ready(run_file, interrupts):
         return interrupts.exit_code
     folder = _run_folder(run_file)
-    spawn = spawner(command.run_words, run_file, folder)
+    trainers = trainer_names(command.ranks)
+    spawn = spawner(command.run_words, run_file, folder, rank_environments(trainers))
     workers = 0 if run_file.run.mode == "offline" else command.workers
     generators = [f"generator-{index}" for index in range(workers)]
-    code = supervise(generators, spawn, interrupts)
+    code = supervise(generators, spawn, interrupts, trainers)
     if interrupts.stop.is_set():
-        _say(f"stopped; to resume: {shlex.join(['streamrep', 'up', *command.run_words])}")
+        ranks = ["--ranks", str(command.ranks)] if command.ranks > 1 else []
+        _say(f"stopped; to resume: {shlex.join(['streamrep', 'up', *command.run_words, *ranks])}")
         return code
     summary = folder / "summary.json"
     if summary.exists():
@@ -86,9 +89,14 @@ def _run_folder(run_file: RunFile) -> Path:
     return folder
 
 
-def supervise(generators: list[str], spawn: Callable[[str], Child], interrupts: Interrupts) -> int:
+def supervise(
+    generators: list[str],
+    spawn: Callable[[str], Child],
+    interrupts: Interrupts,
+    trainers: Sequence[str] = (TRAINER,),
+) -> int:
     """Starts every process and carries out the supervisor's actions until none is left."""
-    supervisor = Supervisor(generators)
+    supervisor = Supervisor(generators, trainers)
     children: dict[str, Child] = {}
     failures: list[ReportFailure] = []
     reasons: dict[str, str] = {}
@@ -108,7 +116,7 @@ def supervise(generators: list[str], spawn: Callable[[str], Child], interrupts: 
                     failures.append(action)
 
     try:
-        carry_out([Start(name) for name in [TRAINER, *generators]])
+        carry_out([Start(name) for name in [*trainers, *generators]])
         while supervisor.phase != "over":
             if interrupts.stop.is_set():
                 carry_out(supervisor.on_stop(time.monotonic()))
@@ -130,15 +138,18 @@ def supervise(generators: list[str], spawn: Callable[[str], Child], interrupts: 
     return supervisor.exit_code or interrupts.exit_code
 
 
-def spawner(run_words: list[str], run_file: RunFile, folder: Path) -> Callable[[str], Child]:
-    """A function that starts a process of this run by its name."""
+def spawner(
+    run_words: list[str], run_file: RunFile, folder: Path, trainers: Mapping[str, Mapping[str, str]]
+) -> Callable[[str], Child]:
+    """A function that starts a process of this run by its name. `trainers`: each with its environment."""
     connect = local_endpoint(run_file)
 
     def spawn(name: str) -> Child:
         python = [sys.executable, "-m", "launcher"]
-        if name == TRAINER:
+        if name in trainers:
             argv = [*python, "train", *run_words, "--end-with-stdin"]
-            return Child(argv, thread_environment(run_file.train.threads), None)
+            environment = {**thread_environment(run_file.train.threads), **trainers[name]}
+            return Child(argv, environment, None if name == TRAINER else folder / f"{name}.log")
         argv = [*python, "generate", *run_words, "--generator.connect", connect, "--end-with-stdin"]
         argv += monitor_words(run_file, int(name.rpartition("-")[2]))
         return Child(argv, thread_environment(run_file.generator.threads), folder / f"{name}.log")

@@ -19,7 +19,14 @@ class GenerationSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             description="guidance scales; one is drawn from the list for each group",
         ),
     ] = (2.0,)
-    sampler: Annotated[str, Meta(max_length=32, description="denoising rule: lcm or ddim")] = "ddim"
+    sampler: Annotated[
+        str,
+        Meta(
+            max_length=32,
+            description="denoising rule: ddim, euler, dpm++, lcm, turbo (Euler that renews noise), or own (of"
+            " the pipeline engine)",
+        ),
+    ] = "ddim"
     negative_prompt: Annotated[
         str,
         Meta(

@@ -3,11 +3,11 @@
     keys ─draw_parameters→ boxes, factors ─→ rows_NYH, columns_NXW, colour_N34
     images_NHWC ───── rows · image · columns ─→ crops ── colour ─→ clamp to 0..1 ─→ normalise ─→ images_NCYX
 
-Crop, resize, blur and flip are linear and separable, so each image has one matrix for its rows and one for
-its columns; colour operations are one affine 3x4 matrix an image. This differs from torchvision's sequence in
-three ways: values are clamped once at the end instead of after each colour operation; hue is a rotation of
-the chroma plane that keeps luma, instead of a shift of HSV's angle; the blur, which commutes with affine
-colour, comes before the clamp.
+Downsampling, crop, resize, blur and flip are linear and separable, so each image has one matrix for its
+rows and one for its columns; colour operations are one affine 3x4 matrix an image. This differs from
+torchvision's sequence in three ways: values are clamped once at the end instead of after each colour
+operation; hue is a rotation of the chroma plane that keeps luma, instead of a shift of HSV's angle; the
+blur, which commutes with affine colour, comes before the clamp.
 
 Shapes: N images, source H x W, output Y x X (both crop_size), C = 3 channels, O offsets of the blur.
 """
@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.augment_config import AugmentConfig
 from trainer.augment_parameters import AugmentParameters, Key, draw_parameters
-from trainer.config import AugmentConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -55,12 +55,16 @@ class Augment:
         """The same with the parameters given."""
         n, height, width, _ = images_NHWC.shape
         size = self.config.crop_size
-        box_N4, flip_N, factors_N4, order_N4, grayscale_N, sigma_N = (
+        box_N4, flip_N, factors_N4, order_N4, grayscale_N, sigma_N, _ = (
             torch.as_tensor(rows, device=self.device) for rows in parameters
         )
         source_NCHW = images_NHWC.permute(0, 3, 1, 2).to(torch.float32)
         rows_NYH = resize_matrix(box_N4[:, 0], box_N4[:, 2], height, size)
         columns_NXW = resize_matrix(box_N4[:, 1], box_N4[:, 3], width, size)
+        for share in sorted({float(share) for share in parameters.coarse_N if share < 1}):
+            coarse_N = torch.as_tensor(parameters.coarse_N == share, device=self.device)
+            rows_NYH[coarse_N] @= coarsening_matrix(height, share, self.device)
+            columns_NXW[coarse_N] @= coarsening_matrix(width, share, self.device)
         mean_NC = torch.einsum("nh,nchw,nw->nc", rows_NYH.mean(1), source_NCHW, columns_NXW.mean(1)) / 255
         colour_N34 = colour_matrix(factors_N4.float(), order_N4, grayscale_N, mean_NC)
         # Weighing the source's channels by the matrix (and 1/255) leaves only the offsets to add at the end.
@@ -95,6 +99,15 @@ def resize_matrix(start_N: Tensor, length_N: Tensor, source: int, size: int) -> 
     weights_NYH = (1 - (pixel_H - centre_NY1).abs_().div_(step_N11.clamp(min=1))).clamp_(min=0)
     weights_NYH *= (pixel_H > start_N11) & (pixel_H < start_N11 + length_N11)
     return weights_NYH.div_(weights_NYH.sum(2, keepdim=True))
+
+
+def coarsening_matrix(source: int, share: float, device: torch.device) -> Tensor:
+    """[source, source] weights that scale an axis down to `share` of its pixels, and up to `source` again."""
+    small = max(1, round(share * source))
+    zero_1 = torch.zeros(1, device=device)
+    down_SH = resize_matrix(zero_1, zero_1 + source, source, small)[0]
+    up_HS = resize_matrix(zero_1, zero_1 + small, small, source)[0]
+    return up_HS @ down_SH
 
 
 def blur_weights(sigma_N: Tensor, radius: int) -> Tensor:

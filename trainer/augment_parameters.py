@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from trainer.config import AugmentConfig
+from trainer.augment_config import AugmentConfig
 
 Key = tuple[int, int, int, int]
 """(run seed, group id, view, use)"""
@@ -25,7 +25,11 @@ _BLUR_REFERENCE_SIZE = 224
 # Columns of the table of draws; the attempts at a crop take (area, ratio) pairs from _CROP_SHAPE on.
 _CROP_TOP, _CROP_LEFT, _FLIP, _JITTER, _GRAYSCALE, _BLUR, _SIGMA = range(7)
 _FACTORS, _ORDER, _CROP_SHAPE = 7, 11, 15
-_DRAWS = _CROP_SHAPE + 2 * _CROP_ATTEMPTS
+_COARSE = _CROP_SHAPE + 2 * _CROP_ATTEMPTS
+_COARSE_SHARE = _COARSE + 1
+_DRAWS = _COARSE + 2
+COARSE_SHARES = (64 / 256, 128 / 256)
+"""The paper scales its pictures of 256 pixels down to 64 or 128 and up again."""
 
 
 class AugmentParameters(NamedTuple):
@@ -41,6 +45,8 @@ class AugmentParameters(NamedTuple):
     grayscale_N: NDArray[np.bool_]
     sigma_N: NDArray[np.float64]
     """Of the blur, in pixels of the crop; 0 is no blur."""
+    coarse_N: NDArray[np.float64]
+    """The share of the source's size that it is scaled down to, and up from again; 1 changes nothing."""
 
 
 def uniforms(keys: Sequence[Key], count: int) -> NDArray[np.float64]:
@@ -67,11 +73,18 @@ def draw_parameters(config: AugmentConfig, keys: Sequence[Key], height: int, wid
     if weak:
         nothing = np.zeros(len(keys), dtype=np.bool_)
         return AugmentParameters(
-            box, nothing, np.tile(neutral, (len(keys), 1)), order, nothing, np.zeros(len(keys))
+            box,
+            nothing,
+            np.tile(neutral, (len(keys), 1)),
+            order,
+            nothing,
+            np.zeros(len(keys)),
+            np.ones(len(keys)),
         )
     reach = np.array(config.jitter_strength)
     least, most = np.maximum(0.0, neutral - reach) * [1, 1, 1, 0] - reach * [0, 0, 0, 1], neutral + reach
     factors = least + draws[:, _FACTORS : _FACTORS + 4] * (most - least)
+    share = np.array(COARSE_SHARES)[(draws[:, _COARSE_SHARE] * len(COARSE_SHARES)).astype(np.int64)]
     low, high = config.blur_sigma
     sigma = (low + draws[:, _SIGMA] * (high - low)) * config.crop_size / _BLUR_REFERENCE_SIZE
     return AugmentParameters(
@@ -81,6 +94,7 @@ def draw_parameters(config: AugmentConfig, keys: Sequence[Key], height: int, wid
         order_N4=order,
         grayscale_N=draws[:, _GRAYSCALE] < config.grayscale,
         sigma_N=np.where(draws[:, _BLUR] < config.blur, sigma, 0.0),
+        coarse_N=np.where(draws[:, _COARSE] < config.downsample, share, 1.0),
     )
 
 
@@ -89,7 +103,7 @@ def _draw_boxes(
 ) -> NDArray[np.int64]:
     """Random resized crop: the first of ten random (area, ratio) shapes that fits, else the largest centred
     one of an allowed ratio. Ratios are log-uniform in 3/4 to 4/3, positions uniform."""
-    shape = draws[:, _CROP_SHAPE:].reshape(len(draws), _CROP_ATTEMPTS, 2)
+    shape = draws[:, _CROP_SHAPE:_COARSE].reshape(len(draws), _CROP_ATTEMPTS, 2)
     area = (scale[0] + shape[..., 0] * (scale[1] - scale[0])) * height * width
     low, high = math.log(_CROP_RATIO[0]), math.log(_CROP_RATIO[1])
     ratio = np.exp(low + shape[..., 1] * (high - low))

@@ -19,6 +19,9 @@ The rule, for batches of B groups, R uses a group (R divides B), and a ring of W
 
 The ring never holds more than W x B groups. No batch needs to know of any other.
 
+With several ranks each trains on the slots of every block whose number is its own, modulo the ranks. So a
+group has all its uses on one rank, and what a step trains on does not depend on the ranks.
+
 Example, B = 4, R = 2, W = 2, gap = 1, hence n = 2 and pieces of one step. Steps 1 and 2 train on 0 1 2 3 and
 4 5 6 7, of which 0 1 4 5 stay; steps 3 and 4 on 8 9 with 0 1, and 10 11 with 4 5; steps 5 and 6 on 12 13 with
 8 9, and 14 15 with 10 11.
@@ -139,6 +142,33 @@ class Composition:
         key = struct.pack("<Qqq", self._seed & (2**64 - 1), block, round_)
         shuffle = Permutation(len(column), xxhash.xxh3_64_intdigest(key), epoch=start)
         return [column[shuffle[i]] for i in range(len(column))]
+
+
+class RankComposition:
+    """The part of one rank in the batches of a `Composition`, whose `new_groups` the ranks must divide."""
+
+    def __init__(self, whole: Composition, rank: int, world: int) -> None:
+        if whole.new_groups % world:
+            raise ValueError(f"expected ranks that divide {whole.new_groups}, got {world}")
+        self._whole = whole
+        self._rank = rank
+        self._world = world
+        self.batch_groups = whole.batch_groups // world
+        """Of a step, on this rank."""
+        self.new_groups = whole.new_groups // world
+        """Of these, that leave for good after every step, the last of a batch."""
+
+    def is_mine(self, group_id: int) -> bool:
+        """Whether this rank trains on it."""
+        return self._whole.slot(group_id) % self._world == self._rank
+
+    def batch(self, step: int) -> tuple[Use, ...]:
+        """This rank's groups of a step, in the order of the whole batch, each with the number of this use."""
+        return tuple(use for use in self._whole.batch(step) if self.is_mine(use[0]))
+
+    def ring(self, step: int) -> tuple[Held, ...]:
+        """This rank's groups of the whole ring after so many steps."""
+        return tuple(held for held in self._whole.ring(step) if self.is_mine(held[0]))
 
 
 def _use(block: int, round_: int) -> int:

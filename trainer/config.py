@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from protocol.generation import GenerationSpec
+from trainer.augment_config import AugmentConfig, Unit
 from trainer.objectives.needs import NEEDS, ObjectiveName
 from trainer.pool.config import PoolConfig
 
 Mode = Literal["online", "offline", "mixed"]
-Unit = Annotated[float, Meta(ge=0, le=1)]
 
 
 class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,8 +69,19 @@ class CaptionsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[stream]"""
 
-    bind: Annotated[str, Meta(description="where the trainer listens")] = "tcp://127.0.0.1:5755"
-    advertise: Annotated[str, Meta(description="address told to workers; empty means the bound one")] = ""
+    bind: Annotated[
+        str,
+        Meta(
+            description="where the trainer listens; rank i of several at the i-th port, or path, from there"
+        ),
+    ] = "tcp://127.0.0.1:5755"
+    advertise: Annotated[
+        str,
+        Meta(
+            description="address told to workers, of several ranks counted up like `bind`; empty means the"
+            " bound one"
+        ),
+    ] = ""
     keys: Annotated[
         str,
         Meta(
@@ -84,11 +95,19 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = False
     window_groups: Annotated[
         int,
-        Meta(ge=0, description="groups leased or received and never trained on, at most; 0 means 4 batches"),
+        Meta(
+            ge=0,
+            description="groups leased or received and never trained on, at most, over all ranks; 0 means 4"
+            " batches",
+        ),
     ] = 0
     ring_groups: Annotated[
         int,
-        Meta(ge=0, description="trained groups kept for further use; 0 means 16 batches, the least allowed"),
+        Meta(
+            ge=0,
+            description="trained groups kept for further use, over all ranks; 0 means 16 batches, the least"
+            " allowed",
+        ),
     ] = 0
     max_reuse: Annotated[int, Meta(ge=1, le=10**6, description="trainings on one group, at most")] = 1
     reuse: Annotated[
@@ -96,7 +115,7 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(
             description="in arrival order: eager fills a batch with used groups at once, so that the trainer"
             " hardly ever waits; auto uses no more of them than hold its waiting share under waiting_target."
-            " Both stay within max_reuse"
+            " Both stay within max_reuse; auto needs a single trainer rank"
         ),
     ] = "eager"
     waiting_target: Annotated[
@@ -170,13 +189,15 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     text_weight: Annotated[
         float, Meta(gt=0, description="weight of stablerep+'s image-text loss beside its image loss")
     ] = 1.0
-    batch_groups: Annotated[int, Meta(ge=2, description="groups in a batch, over all ranks")] = 64
+    batch_groups: Annotated[
+        int, Meta(ge=2, description="groups in a batch, over all ranks, whose number divides it")
+    ] = 64
     micro_batch: Annotated[
         int,
         Meta(
             ge=0,
-            description="images that the encoder takes at once; the gradient is still the whole batch's, for"
-            " one more forward pass; 0 is all of them",
+            description="images that the encoder of a rank takes at once; the gradient is still the whole"
+            " batch's, for one more forward pass; 0 is all of them",
         ),
     ] = 0
     base_lr: Annotated[
@@ -198,38 +219,15 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Literal["auto", "float32", "bfloat16"],
         Meta(description="arithmetic of the encoder; auto is bfloat16 where the hardware multiplies it"),
     ] = "auto"
-    device: Annotated[str, Meta(description="auto, cpu, cuda or cuda:N")] = "auto"
+    device: Annotated[
+        str, Meta(description="auto, cpu, cuda or cuda:N; of several ranks each takes a GPU of its own")
+    ] = "auto"
     threads: Annotated[
-        int, Meta(ge=0, le=1024, description="compute threads on a CPU; 0 leaves it to torch")
+        int, Meta(ge=0, le=1024, description="compute threads of a rank on a CPU; 0 leaves it to torch")
     ] = 1
     log_every: Annotated[int, Meta(ge=1, description="steps between lines of metrics.jsonl")] = 10
     checkpoint_every: Annotated[int, Meta(ge=1, description="steps between checkpoints")] = 250
     keep_checkpoints: Annotated[int, Meta(ge=1, description="how many checkpoints are kept")] = 2
-
-
-class AugmentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[augment]: StableRep's list, each with its probability; parameters are drawn for every image."""
-
-    strength: Annotated[
-        Literal["strong", "weak"],
-        Meta(description="strong is the whole list; weak is the crop (scale 0.5 to 1) alone"),
-    ] = "strong"
-    crop_size: Annotated[int, Meta(ge=8, description="side of the encoder's input in pixels")] = 64
-    crop_scale: Annotated[
-        tuple[Unit, Unit], Meta(description="area of a random crop, least and most, as a share of the image")
-    ] = (0.08, 1.0)
-    flip: Annotated[Unit, Meta(description="probability of a left-right flip")] = 0.5
-    jitter: Annotated[Unit, Meta(description="probability of the colour jitter")] = 0.8
-    jitter_strength: Annotated[
-        tuple[Unit, Unit, Unit, Annotated[float, Meta(ge=0, le=0.5)]],
-        Meta(description="brightness, contrast, saturation, hue"),
-    ] = (0.4, 0.4, 0.4, 0.1)
-    grayscale: Annotated[Unit, Meta(description="probability of losing all colour")] = 0.2
-    blur: Annotated[Unit, Meta(description="probability of a Gaussian blur")] = 0.5
-    blur_sigma: Annotated[
-        tuple[float, float],
-        Meta(description="its sigma in pixels of a 224 pixel input, scaled with crop_size"),
-    ] = (0.1, 2.0)
 
 
 class EvalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ protocol.errors.StreamrepError
 ├── FeedFailedError          the feed's thread ended; carries its reason into the loop
 ├── TooManyDeadLettersError  over 1% of at least 20 tickets can't be drawn by any worker
 ├── DeadLetterError          in ticket order one group that no worker can draw ends the run
+├── PeerFailedError          another rank has failed or died; carries its reason
 ├── NonFiniteLossError       the loss or its gradient is not a number; raised before the weights are touched
 ├── SteeredError             somebody asked a waiting trainer for something; the loop does it and goes on
 └── StopRequestedError       somebody asked the run to end; the loop checkpoints and leaves
@@ -40,6 +41,10 @@ class DeadLetterError(StreamrepError):
     """A group that ticket order can't do without can't be drawn by any worker."""
 
 
+class PeerFailedError(StreamrepError):
+    """Another rank of the run has failed or died, so this one can't go on."""
+
+
 class NonFiniteLossError(StreamrepError):
     """The loss of a step, or a part of its gradient, is infinite or not a number."""
 
@@ -50,3 +55,13 @@ class SteeredError(StreamrepError):
 
 class StopRequestedError(StreamrepError):
     """A stop was asked for while the trainer was waiting or evaluating."""
+
+
+STOPPING_ERRORS = (
+    DeadLetterError,
+    FeedFailedError,
+    NonFiniteLossError,
+    PeerFailedError,
+    PoolDamagedError,
+)
+"""Of these every rank learns at the same step, and all leave the weights of the step before whole."""

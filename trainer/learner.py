@@ -1,11 +1,12 @@
 """One optimizer step on one batch.
 
-images ─augment→ objective.embed (the encoder) ─features→ objective.loss ─gradient→ AdamW
+images ─augment→ objective.embed (the encoder) ─features→ objective.loss ─gradient, summed over ranks→ AdamW
 
 Shapes: N = G groups x V views x crops, group-major; H, W pixels; F encoder features; D projected dimensions.
 """
 
 import math
+import struct
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
+import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
 from protocol.errors import UserError
 from trainer.augment import Augment
 from trainer.batch import Batch
+from trainer.batch_norm import span_ranks
 from trainer.checkpoint import Tensors
 from trainer.config import TrainerConfig
 from trainer.device import resolve_device, resolve_precision
@@ -30,6 +34,7 @@ from trainer.objectives.build import build_objective
 from trainer.objectives.needs import NEEDS
 from trainer.objectives.objective import Targets
 from trainer.optimizer import build_optimizer, learning_rate, set_learning_rate
+from trainer.ranks import rank_count, sum_gradients
 from trainer.step_result import StepResult
 
 Row = TypeVar("Row", np.uint8, np.int64)
@@ -46,6 +51,8 @@ class Learner:
         self.device = resolve_device(config.train)
         self.dtype = resolve_precision(config.train, self.device)
         self.encoder = build_encoder(config.model.encoder, config.augment.crop_size, config.run.seed)
+        if rank_count() > 1:
+            span_ranks(self.encoder)
         if config.train.micro_batch:
             refuse_batch_norm(self.encoder)
         self.objective = build_objective(config, self.encoder)
@@ -57,11 +64,13 @@ class Learner:
         self._augment = Augment(config.augment, self.device)
 
     def step(self, batch: Batch) -> StepResult:
-        """Trains on one batch. Raises NonFiniteLossError before the weights are touched.
+        """Trains on this rank's part of one batch. Raises NonFiniteLossError, on every rank alike, before the
+        weights are touched.
 
         Its statistics are put back then, so that what is saved after it is what the last step left.
         """
         config = self._config
+        _seed_rank(config.run.seed, batch.step)
         keys = batch.keys(config.run.seed, self._crops)
         images_NCHW = self._augment(_repeat(batch.images_NHWC(), self._crops), keys)
         targets = self._targets(batch)
@@ -83,6 +92,8 @@ class Learner:
         loss.share.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         if parts:
             parts.backward()
+        # Each rank has the gradient of its share of the loss, and the shares add up to the loss.
+        sum_gradients(self._weights())
         lr = learning_rate(batch.step - 1, config.peak_lr, config.train.warmup_steps, config.run.max_steps)
         if wrong := self._not_finite(loss.value):
             for buffer, before in zip(self._buffers(), statistics, strict=True):
@@ -107,13 +118,15 @@ class Learner:
 
     def _not_finite(self, loss: Tensor) -> str:
         """`loss` or `gradient`, whichever is infinite or no number; empty where both are finite."""
-        weights = [weight for group in self._optimizer.param_groups for weight in group["params"]]
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        gradients = [weight.grad for weight in self._weights() if weight.grad is not None]
         # The largest magnitude: a sum of squares may overflow where each gradient is finite.
         largest = torch.nn.utils.get_total_norm(gradients, norm_type=math.inf)
         if torch.isfinite(loss + largest):  # one wait for the device, not two
             return ""
         return "gradient" if torch.isfinite(loss) else "loss"
+
+    def _weights(self) -> list[Tensor]:
+        return [weight for group in self._optimizer.param_groups for weight in group["params"]]
 
     def _buffers(self) -> Iterator[Tensor]:
         return chain(self.encoder.buffers(), self.objective.parts.buffers())
@@ -139,8 +152,9 @@ class Learner:
         return features_NF.float().cpu()
 
     def save_encoder(self, folder: Path) -> None:
-        """Writes a folder that `AutoModel.from_pretrained` loads."""
+        """Writes a folder that `AutoModel.from_pretrained` loads, and into it what the objective adds."""
         self._exported().save(folder)
+        self.objective.save(folder)
 
     def _exported(self) -> Encoder:
         return self._average.encoder if self._average and self._config.train.export == "ema" else self.encoder
@@ -189,6 +203,13 @@ class Learner:
             {"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]}
         )
         torch.set_rng_state(by_owner["rng"]["torch"])
+
+
+def _seed_rank(seed: int, step: int) -> None:
+    """Ranks drop out different units. A function of the step, so that no checkpoint holds a rank's state."""
+    if rank_count() > 1:
+        key = struct.pack("<QQQ", seed, step, dist.get_rank())
+        torch.manual_seed(xxhash.xxh3_64_intdigest(key))
 
 
 def _repeat(rows: NDArray[Row], crops: int) -> NDArray[Row]:

@@ -34,10 +34,12 @@ def reuse_max(config: TrainerConfig) -> float:
     return min(config.stream.max_reuse, 1 / min_fresh) if min_fresh else float(config.stream.max_reuse)
 
 
-def check(config: TrainerConfig) -> None:
-    """Raises UserError for the first rule that the settings break."""
+def check(config: TrainerConfig, ranks: int = 1) -> None:
+    """Raises UserError for the first rule that the settings break, with so many trainer ranks."""
     stream = config.stream
     _check_reuse(config)
+    if ranks > 1:
+        _check_ranks(config, ranks)
     _check_objective(config)
     if config.monitor.bind:
         parse_address(config.monitor.bind, "monitor.bind")
@@ -48,7 +50,7 @@ def check(config: TrainerConfig) -> None:
         str(config.train.ema_decay),
         "set it, for example to 0.999, or set train.export = trained",
     )
-    _check_pool(config)
+    _check_pool(config, ranks)
     _need(
         config.train.warmup_steps < config.run.max_steps,
         "train.warmup_steps",
@@ -143,7 +145,30 @@ def _check_ticket_order(config: TrainerConfig) -> None:
     )
 
 
-def _check_pool(config: TrainerConfig) -> None:
+def _check_ranks(config: TrainerConfig, ranks: int) -> None:
+    batch, reuse = config.train.batch_groups, config.stream.max_reuse
+    in_order = config.stream.order == "ticket"
+    new = batch // reuse if in_order else batch
+    what = f"{batch} / stream.max_reuse = {new}" if in_order else str(batch)
+    _need(
+        new % ranks == 0,
+        "train.batch_groups",
+        f"batch_groups = {what} to be a multiple of the {ranks} ranks, each of which trains on its part",
+        f"{new} / {ranks} = {new / ranks:g}",
+        "choose a multiple, or other ranks",
+    )
+    _need(
+        config.stream.reuse == "eager",
+        "stream.reuse",
+        "eager with several ranks, each of which would measure its own waiting",
+        f"{config.stream.reuse} on {ranks} ranks",
+        "set stream.reuse = eager, or start one rank",
+    )
+    for value, where in ((config.pool.write, "pool.write"), (config.pool.replay, "pool.replay")):
+        _need(not value, where, "one rank", f"{ranks} ranks", "start one, or leave it out")
+
+
+def _check_pool(config: TrainerConfig, ranks: int) -> None:
     _need(
         bool(config.pool.dir) or not (config.pool.write or config.run.mode != "online"),
         "pool.dir",
@@ -152,15 +177,16 @@ def _check_pool(config: TrainerConfig) -> None:
         "set pool.dir",
     )
     if config.run.mode == "mixed":
-        _check_share(config)
+        _check_share(config, ranks)
 
 
-def _check_share(config: TrainerConfig) -> None:
-    """A share that every batch can have: in ticket order of each block's slots, else of the batch."""
+def _check_share(config: TrainerConfig, ranks: int) -> None:
+    """A share that every rank's batch can have, in ticket order each block of it."""
     pool, batch = config.pool, config.train.batch_groups
     in_order = config.stream.order == "ticket"
-    groups = batch // config.stream.max_reuse if in_order else batch
+    groups = (batch // config.stream.max_reuse if in_order else batch) // ranks
     what = "train.batch_groups / stream.max_reuse" if in_order else "train.batch_groups"
+    what += f" / {ranks} ranks" if ranks > 1 else ""
     part = pool.share * groups
     _need(
         round(part) >= 1 and abs(part - round(part)) < 1e-6,

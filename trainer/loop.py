@@ -10,29 +10,26 @@ consumes: batches of a source. Produces: weights, and the run folder's files. Wa
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from protocol.errors import UserError
+from protocol.errors import StreamrepError, UserError
 from trainer.batch import Batch
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.config import TrainerConfig
 from trainer.control.steering import Steering
 from trainer.done import DoneIds
-from trainer.errors import (
-    DeadLetterError,
-    FeedFailedError,
-    NonFiniteLossError,
-    SteeredError,
-    StopRequestedError,
-)
+from trainer.errors import STOPPING_ERRORS, NonFiniteLossError, SteeredError, StopRequestedError
 from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.metrics import Meter, MetricsLog, Row
 from trainer.monitor.board import Board
 from trainer.pool.recorder import Recorder
 from trainer.progress import Progress
+from trainer.rank_group import RankGroup
+from trainer.rank_reports import RankReports, merged
 from trainer.samples import save_samples
 from trainer.sources.source import Source
 from trainer.stall_watch import StallWatch
@@ -44,7 +41,8 @@ Value = TypeVar("Value")
 
 @dataclass(kw_only=True)
 class Loop:
-    """Runs the steps of one session. Built and closed by `trainer.train`."""
+    """Runs the steps of one session on the first rank; `trainer.follower` is the others' loop. Built and
+    closed by `trainer.train`."""
 
     config: TrainerConfig
     samples: Path
@@ -72,6 +70,8 @@ class Loop:
     steering: Steering
     """Meets the wishes of people at the opening of each step, and knows the run's modes."""
     stop: threading.Event
+    ranks: RankGroup
+    reports: RankReports
     step: int
     """Steps trained so far."""
 
@@ -79,7 +79,7 @@ class Loop:
         """Trains until `max_steps` or until asked to stop; either way the last step is checkpointed."""
         saved = self.step
         try:
-            while self.step < self.config.run.max_steps and not self.stop.is_set():
+            while self.step < self.config.run.max_steps and not self._is_stopped_alone():
                 batch, result = self._train_step()
                 row = self._row(result)
                 last = self.step == self.config.run.max_steps
@@ -99,26 +99,38 @@ class Loop:
                     saved = self.step
         except StopRequestedError:
             self.stop.set()
-        except (DeadLetterError, FeedFailedError, NonFiniteLossError, UserError) as error:
+        except self._stopping_errors() as error:
             if saved != self.step:
-                self.save()  # all of them leave the weights of the last step whole
+                self.save()
+            self.ranks.settled = True
             if isinstance(error, NonFiniteLossError):
                 last_good = self.checkpoints.path(self.step)
                 raise NonFiniteLossError(f"{error}; the last good checkpoint is {last_good}") from error
             raise
         if saved != self.step:
             self.save()
+        self.ranks.settled = True
 
     def save(self) -> None:
-        """Writes a checkpoint of what was trained so far; ledger and pool reach the disk first."""
+        """Writes a checkpoint of what all ranks trained so far; ledger and pool reach the disk first."""
         state = self._state()
         self.ledger.flush()
         if self.recorder:
             self.recorder.seal()
         with self.stalls.writing_checkpoint(self.step):
             self.checkpoints.save(state, self.learner.tensors())
+        self.ranks.wait_for_all()
+
+    def _is_stopped_alone(self) -> bool:
+        """With several ranks stopping is a decision of all, where they meet."""
+        return self.ranks.world == 1 and self.stop.is_set()
+
+    def _stopping_errors(self) -> tuple[type[StreamrepError], ...]:
+        """After which the last step is checkpointed. With several ranks all must come to the checkpoint."""
+        return STOPPING_ERRORS if self.ranks.world > 1 else (*STOPPING_ERRORS, UserError)
 
     def _state(self) -> TrainedState:
+        ring = self.reports.rings(self.source.ring_contents())
         self._note_dead_letters()
         return TrainedState(
             step=self.step,
@@ -127,7 +139,7 @@ class Loop:
             done_low=self.done.low,
             done_above=tuple(self.done.above),
             dead_letters=self.dead_letters,
-            ring=tuple(self.source.ring_contents()),
+            ring=ring,
             order=self.config.stream.order,
             modes=tuple(self.steering.modes),
             file_mode=self.config.run.mode,
@@ -157,13 +169,16 @@ class Loop:
         result = self.learner.step(batch)
         self.step = batch.step
         self.source.trained(batch)
-        for group, use in zip(batch.groups, batch.uses, strict=True):
+        parts = self.reports.exchange(batch, self.source.ring_groups)
+        for rank, part in enumerate(parts):
+            self.ledger.record(part, rank)
+        whole = merged(parts)
+        for group, use in zip(whole.groups, whole.uses, strict=True):
             if use == 1:
                 self.done.add(group.group_id)
                 if self.recorder and group.source == "online":
                     self.recorder.add(group, batch.step)
-        self.ledger.record(batch)
-        self.meter.count(batch, waited, time.monotonic() - began)
+        self.meter.count(whole, waited, time.monotonic() - began)
         return batch, result
 
     def _row(self, result: StepResult) -> Row:
@@ -174,7 +189,7 @@ class Loop:
             "loss_excess": result.loss_excess,
             "lr": result.lr,
             **self.meter.row(self.config.generation.views, self.supply.status()),
-            "ring_groups": self.source.ring_groups,
+            "ring_groups": self.source.ring_groups + self.reports.other_ring_groups,
             "reuse": self.supply.reuse,
             "mode": self.steering.config.run.mode,
             "stalls": self.stalls.seconds,
@@ -183,7 +198,9 @@ class Loop:
     def _evaluate(self, batch: Batch) -> dict[str, float]:
         def evaluate() -> dict[str, float]:
             save_samples(self.samples, batch)
-            return self.evaluate(self.step)
+            with suppress(StopRequestedError):  # the loop will see it, where the ranks meet
+                return self.evaluate(self.step)
+            return {}
 
         return self._timed(evaluate)
 

@@ -4,11 +4,15 @@ Tensor collectives only. Every rank must make the same calls in the same order, 
 which autograd ensures where every rank builds the same graph.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+BUCKET_VALUES = 1 << 24
+"""Gradients that travel together: 64 MiB of float32."""
 
 
 def rank_count() -> int:
@@ -24,6 +28,31 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return total
 
 
+def sum_gradients(parameters: Iterable[Tensor]) -> None:
+    """Puts the sum over all ranks in the place of each gradient. Every rank must have the same ones."""
+    if rank_count() == 1:
+        return
+    for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        dist.all_reduce(flat)
+        totals = torch.split(flat, [gradient.numel() for gradient in bucket])
+        for gradient, total in zip(bucket, totals, strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+
+def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    values = 0
+    for gradient in gradients:
+        if bucket and values + gradient.numel() > BUCKET_VALUES:
+            yield bucket
+            bucket, values = [], 0
+        bucket.append(gradient)
+        values += gradient.numel()
+    if bucket:
+        yield bucket
+
+
 def gather_rows(rows_ND: Tensor) -> tuple[Tensor, int]:
     """The rows of all ranks in rank order, and where this rank's own begin among them.
 
@@ -35,6 +64,14 @@ def gather_rows(rows_ND: Tensor) -> tuple[Tensor, int]:
     counts = _counts(len(rows_ND), rows_ND.device)
     gathered: Tensor = _GatherRows.apply(rows_ND, counts)  # type: ignore[no-untyped-call]  # torch
     return gathered, sum(counts[: dist.get_rank()])
+
+
+def gather_row(row_D: Tensor) -> Tensor:
+    """[D] of each rank -> [ranks, D] in rank order, with gradient as in `gather_rows`."""
+    if rank_count() == 1:
+        return row_D[None]
+    gathered: Tensor = _GatherRows.apply(row_D[None], [1] * rank_count())  # type: ignore[no-untyped-call]  # torch
+    return gathered
 
 
 def _counts(rows: int, device: torch.device) -> list[int]:

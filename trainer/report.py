@@ -36,6 +36,10 @@ CHARTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Learning rate", "g", {"lr": "learning rate"}),
     ("Rank of the features", "g", {"rankme": "RankMe"}),
     ("Alignment and uniformity", "g", {"alignment": "alignment", "uniformity": "uniformity"}),
+    ("Mean cosine similarity", "g", {
+        "positive_similarity": "of one caption's images",
+        "negative_similarity": "of different captions' images",
+    }),
 )  # fmt: skip
 """Title, y format, and label by key of metrics.jsonl; labels of one chart share its axis, hence its unit."""
 

@@ -24,6 +24,7 @@ class Stall(StrEnum):
     DECODING = "decoding"
     CHECKPOINT = "checkpoint"
     PAUSED = "paused"
+    OTHER_RANKS = "other_ranks"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +45,15 @@ class Want:
     """Trained ones that it may not, being used up or used a moment ago."""
     from_pool: bool = False
     """Whether what is missing is read from a pool."""
+    others: tuple[tuple[int, "Stall"], ...] = ()
+    """Of a rank that lacks nothing: the ranks that it waits for, and why they can't go on."""
 
 
 def diagnose(want: Want, status: FeedStatus) -> Stall:
     """The reason nearest to its cure: without workers nothing else matters, then what keeps them idle, then
     the limits that made the trainer depend on them, and last the plain wait for a drawing."""
+    if want.others:
+        return Stall.OTHER_RANKS
     if want.from_pool:
         return Stall.DECODING
     if not status.connected:
@@ -104,3 +109,6 @@ def explain(stall: Stall, want: Want, status: FeedStatus, endpoint: str) -> str:
             return "the trainer is writing a checkpoint; a full or slow disk holds it up"
         case Stall.PAUSED:
             return "somebody paused the run; `streamrep ctl RUN resume` lets it go on"
+        case Stall.OTHER_RANKS:
+            blocked = ", ".join(f"rank {rank} ({reason.value})" for rank, reason in want.others)
+            return f"this rank has its part of the batch and waits for {blocked}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from trainer.measures import alignment, rankme, uniformity
+from trainer.measures import alignment, mean_similarity, rankme, uniformity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,16 +25,19 @@ class StepResult:
     ids_N: Tensor
 
     def measures(self) -> dict[str, float]:
-        """Alignment and uniformity of the projections, RankMe of the features.
+        """Alignment, uniformity and mean similarities of the projections, RankMe of the features.
 
-        What a batch can't tell is left out: alignment where no caption has two images, and all of them where
-        the objective compares no images.
+        What a batch can't tell is left out: what is about positives where no caption has two images, and all
+        of them where the objective compares no images.
         """
         if self.projected_ND is None:
             return {}
+        similarity = mean_similarity(self.projected_ND, self.ids_N)
         found = {
             "alignment": float(alignment(self.projected_ND, self.ids_N)),
             "uniformity": float(uniformity(self.projected_ND)),
+            "positive_similarity": float(similarity.positive),
+            "negative_similarity": float(similarity.negative),
             "rankme": float(rankme(self.features_NF)),
         }
         return {name: value for name, value in found.items() if not math.isnan(value)}

@@ -7,17 +7,25 @@ mixed    each id goes to one of the two       → source
 
 import dataclasses
 import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from trainer.checkpoint import TrainedState
 from trainer.config import TrainerConfig
 from trainer.feed.feed import FeedStatus
+from trainer.feed.status import total
+from trainer.lockstep import Lockstep
 from trainer.plan import Plan
+from trainer.rank_group import RankGroup
+from trainer.sources.auto_reuse import AutoReuse
 from trainer.sources.share import Modes
 from trainer.sources.source import Source
 from trainer.sources.ticket_order import TicketOrderSource
 from trainer.sources.wait import Watch
 from trainer.stream import open_reuse
-from trainer.supply_parts import Kept, open_parts
+from trainer.supply_parts import Kept, Parts, open_parts
+
+OpenParts = Callable[[TrainerConfig, TrainedState, Modes, Kept], Parts]
 
 NO_WORKERS = FeedStatus(
     workers=0, groups_received=0, buffered=0, leased=0, wanted=0, dead_letters=0, refused={}
@@ -27,22 +35,24 @@ NO_WORKERS = FeedStatus(
 class Supply:
     """What the loop and its watch are told of where groups come from."""
 
-    def __init__(self, config: TrainerConfig, plan: Plan, state: TrainedState, modes: Modes) -> None:
-        """Binds the socket, or opens the pool and starts its processes. Raises UserError."""
-        self._plan = plan
-        self._content = state.content
-        self._reuse = open_reuse(config)
+    def __init__(self, parts: Parts, kept: Kept, content: str, reopen: OpenParts) -> None:
+        """`content`: content hash of the run's workers so far. `reopen`: for another mode."""
+        self._parts = parts
+        self._kept = kept
+        self._content = content
+        self._reopen = reopen
         self._source: Source | None = None
-        self._parts = open_parts(config, plan, state, modes, Kept(reuse=self._reuse))
+        self._others: tuple[FeedStatus, ...] = ()
+        self._others_dead: dict[int, str] = {}
 
     def start(self) -> None:
         """Begins to answer workers."""
         if self._parts.feed:
             self._parts.feed.start()
 
-    def open_source(self, stop: threading.Event, watch: Watch) -> Source:
+    def open_source(self, stop: threading.Event, watch: Watch | None, lockstep: Lockstep | None) -> Source:
         """The source of this mode; to be called once after the making and after each change."""
-        self._source = self._parts.make_source(stop, watch)
+        self._source = self._parts.make_source(stop, watch, lockstep)
         return self._source
 
     def change(self, config: TrainerConfig, state: TrainedState, modes: Modes) -> None:
@@ -50,15 +60,20 @@ class Supply:
         Raises UserError, and then has changed nothing."""
         held = self._source.ring_held() if isinstance(self._source, TicketOrderSource) else {}
         before = self._parts
-        kept = Kept(reuse=self._reuse, feed=before.feed, held=held)
-        self._parts = open_parts(config, self._plan, state, modes, kept)
+        kept = dataclasses.replace(self._kept, feed=before.feed, held=held)
+        self._parts = self._reopen(config, state, modes, kept)
         if before.pool:
             before.pool.close()
         if before.feed is None:
             self.start()
 
+    def linger(self, stop: threading.Event) -> None:
+        """Returns when workers that waited for the start have come, or at once where none can."""
+        if self._parts.feed:
+            self._parts.feed.linger(stop)
+
     def stop(self, reason: str) -> None:
-        """Tells workers to stop, and ends every thread and process."""
+        """Tells workers to stop, unless the reason is empty, and ends every thread and process."""
         if self._parts.feed:
             self._parts.feed.stop(reason)
         if self._parts.pool:
@@ -84,10 +99,25 @@ class Supply:
     @property
     def reuse(self) -> float | None:
         """That `stream.reuse = "auto"` asks for; None with another."""
-        return self._reuse.auto.reuse if self._reuse.auto else None
+        auto: AutoReuse | None = self._kept.reuse.auto
+        return auto.reuse if auto else None
 
     def status(self) -> FeedStatus:
-        """Counts as they are now."""
+        """Counts of all ranks, this one's as they are now."""
+        return total((self.own_status(), *self._others))
+
+    def hear(self, others: Sequence[FeedStatus], dead_letters: dict[int, str]) -> None:
+        """What the other ranks told of their feeds; replaced as a whole, for threads that only read."""
+        self._others, self._others_dead = tuple(others), dead_letters
+
+    def settle_content(self, content: str) -> None:
+        """The content hash that the first rank's workers share."""
+        self._content = content
+        if self._parts.feed:
+            self._parts.feed.settle_content(content)
+
+    def own_status(self) -> FeedStatus:
+        """Counts of this rank as they are now."""
         parts = self._parts
         status = parts.feed.status() if parts.feed else NO_WORKERS
         if parts.pool:
@@ -103,4 +133,12 @@ class Supply:
         """Groups given up in this session, with their reasons."""
         parts = self._parts
         drawn = parts.feed.dead_letters() if parts.feed else {}
-        return drawn | (parts.pool.dead_letters() if parts.pool else {})
+        return self._others_dead | drawn | (parts.pool.dead_letters() if parts.pool else {})
+
+
+def open_supply(
+    config: TrainerConfig, plan: Plan, state: TrainedState, modes: Modes, ranks: RankGroup
+) -> Supply:
+    """Binds the socket, or opens the pool and starts its processes, of this rank. Raises UserError."""
+    kept, reopen = Kept(reuse=open_reuse(config, ranks)), partial(open_parts, plan, ranks)
+    return Supply(reopen(config, state, modes, kept), kept, state.content, reopen)

@@ -17,11 +17,14 @@ from trainer.config import TrainerConfig
 from trainer.done import Deal, DoneIds
 from trainer.feed.feed import Feed
 from trainer.feed.leases import Leases
+from trainer.lockstep import Lockstep
 from trainer.plan import Plan
 from trainer.pool.feed import PoolFeed
 from trainer.pool.pool import Pool, open_pool
 from trainer.pool.reading import open_sampled_pool
 from trainer.pool.sampling import replay, sample
+from trainer.rank_group import RankGroup
+from trainer.rank_part import part_of
 from trainer.sources.both_feeds import BothFeeds
 from trainer.sources.mixed import MixedSource
 from trainer.sources.pool_order import PoolOrderSource
@@ -31,9 +34,18 @@ from trainer.sources.share import Modes
 from trainer.sources.source import Source
 from trainer.sources.ticket_order import TicketOrderSource
 from trainer.sources.wait import GroupFeed, Watch
-from trainer.stream import Reuse, composition, leases_of, open_arrivals, open_feed, share_of, ticket_share_of
+from trainer.stream import (
+    Reuse,
+    composition,
+    leases_of,
+    open_arrivals,
+    open_feed,
+    share_of,
+    ticket_share_of,
+    whole_composition,
+)
 
-MakeSource = Callable[[threading.Event, Watch], Source]
+MakeSource = Callable[[threading.Event, Watch | None, Lockstep | None], Source]
 
 POOL_WINDOW_BATCHES = 3
 """Decoded ahead, the one that is trained on included."""
@@ -59,64 +71,71 @@ class Kept:
     """In ticket order, the groups of the ring."""
 
 
-def open_parts(config: TrainerConfig, plan: Plan, state: TrainedState, modes: Modes, kept: Kept) -> Parts:
+def open_parts(
+    plan: Plan, ranks: RankGroup, config: TrainerConfig, state: TrainedState, modes: Modes, kept: Kept
+) -> Parts:
     """Opens the pool and its processes first, then binds or redeals the feed. Raises UserError, and then has
     changed nothing."""
     if config.pool.replay and config.run.mode == "offline":
         return _replay(config, plan, state)
     if config.stream.order == "ticket":
-        return _in_ticket_order(config, plan, state, modes, kept)
-    return _in_arrival_order(config, plan, state, modes, kept)
+        return _in_ticket_order(plan, ranks, config, state, modes, kept)
+    return _in_arrival_order(plan, ranks, config, state, modes, kept)
 
 
 def _in_arrival_order(
-    config: TrainerConfig, plan: Plan, state: TrainedState, modes: Modes, kept: Kept
+    plan: Plan, ranks: RankGroup, config: TrainerConfig, state: TrainedState, modes: Modes, kept: Kept
 ) -> Parts:
-    mode, share = config.run.mode, share_of(config)
+    mode, own = config.run.mode, part_of(config, ranks)
+    share = share_of(own)
     opened = open_sampled_pool(config, plan) if mode != "online" else None
     feed = None
     if kept.feed or mode != "offline":
-        feed = _feed(config, plan, state, leases_of(config, state, modes), kept)
+        feed = _feed(config, plan, state, leases_of(config, state, modes, ranks), kept, ranks)
     pool = None
     if opened and mode == "offline":
-        ids = iter(Deal(DoneIds(state.done_low, state.done_above)))
-        pool = _sampled(config, plan, opened, ids)
+        ids = iter(Deal(DoneIds(state.done_low, state.done_above), ranks.rank, ranks.world))
+        pool = _sampled(own, plan, opened, ids)
     elif opened and feed:
         claims = iter(feed.claim, -1)  # which no id is: without an end
         left = share.pool_groups_through(config.run.max_steps) - share.pool_groups_through(state.step)
-        pool = _sampled(config, plan, opened, claims, limit=left)
+        pool = _sampled(own, plan, opened, claims, limit=left)
 
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
+    def make_source(stop: threading.Event, watch: Watch | None, lockstep: Lockstep | None) -> Source:
+        pooled = None
+        if pool is not None:
+            groups = own.train.batch_groups if mode == "offline" else share.pool_groups(1)
+            pooled = PoolOrderSource(pool, batch_groups=groups, stop=stop, watch=watch, lockstep=lockstep)
         if feed is None or mode == "offline":
-            assert pool is not None, "offline has a pool"
-            return PoolOrderSource(pool, batch_groups=config.train.batch_groups, stop=stop, watch=watch)
-        stream = open_arrivals(config, feed, kept.reuse, stop, watch)
-        if pool is None:
-            return stream
-        pooled = PoolOrderSource(pool, batch_groups=share.pool_groups(1), stop=stop, watch=watch)
-        return MixedSource(pooled, stream, share)
+            assert pooled is not None, "offline has a pool"
+            return pooled
+        stream = open_arrivals(config, feed, kept.reuse, ranks, stop, watch, lockstep)
+        return MixedSource(pooled, stream, share) if pooled else stream
 
     return Parts(make_source=make_source, feed=feed, pool=pool)
 
 
 def _in_ticket_order(
-    config: TrainerConfig, plan: Plan, state: TrainedState, modes: Modes, kept: Kept
+    plan: Plan, ranks: RankGroup, config: TrainerConfig, state: TrainedState, modes: Modes, kept: Kept
 ) -> Parts:
-    """The ring may hold groups of both sources in any mode, from before a switch."""
-    mode, rule, share = config.run.mode, composition(config), ticket_share_of(config, modes)
-    missing = [group_id for group_id, _, _ in rule.ring(state.step) if group_id not in kept.held]
+    """The ring may hold groups of both sources in any mode, from before a switch. What is opened depends on
+    the whole ring, so that all ranks open the same."""
+    mode, rule, share = config.run.mode, composition(config, ranks), ticket_share_of(config, modes)
+    ring = [group_id for group_id, _, _ in whole_composition(config).ring(state.step)]
+    missing = [group_id for group_id in ring if group_id not in kept.held]
     drawn = mode != "offline" or not all(map(share.is_pools, missing))
     read = mode != "online" or any(map(share.is_pools, missing))
     opened = open_sampled_pool(config, plan) if read else None
     feed = None
     if kept.feed or drawn:
-        feed = _feed(config, plan, state, leases_of(config, state, modes, kept.held), kept)
+        leases = leases_of(config, state, modes, ranks, kept.held)
+        feed = _feed(config, plan, state, leases, kept, ranks)
     pool = None
     if opened:
         ids = itertools.chain(filter(share.is_pools, missing), share.pool_ids_from(state.done_low))
-        pool = _sampled(config, plan, opened, ids)
+        pool = _sampled(part_of(config, ranks), plan, opened, filter(rule.is_mine, ids))
 
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
+    def make_source(stop: threading.Event, watch: Watch | None, lockstep: Lockstep | None) -> Source:
         groups: GroupFeed
         if feed and pool and drawn:
             groups = BothFeeds(feed, pool, share)
@@ -125,7 +144,14 @@ def _in_ticket_order(
             assert only is not None, "each mode has a source"
             groups = only
         return TicketOrderSource(
-            groups, rule, step=state.step, stop=stop, watch=watch, pooled=share.is_pools, held=kept.held
+            groups,
+            rule,
+            step=state.step,
+            stop=stop,
+            watch=watch,
+            lockstep=lockstep,
+            pooled=share.is_pools,
+            held=kept.held,
         )
 
     return Parts(make_source=make_source, feed=feed, pool=pool)
@@ -146,7 +172,7 @@ def _replay(config: TrainerConfig, plan: Plan, state: TrainedState) -> Parts:
         expected=recorded.digest,
     )
 
-    def make_source(stop: threading.Event, watch: Watch) -> Source:
+    def make_source(stop: threading.Event, watch: Watch | None, lockstep: Lockstep | None) -> Source:
         return ReplaySource(
             feed,
             recorded,
@@ -159,9 +185,11 @@ def _replay(config: TrainerConfig, plan: Plan, state: TrainedState) -> Parts:
     return Parts(make_source=make_source, pool=feed, recorded=recorded)
 
 
-def _feed(config: TrainerConfig, plan: Plan, state: TrainedState, leases: Leases, kept: Kept) -> Feed:
+def _feed(
+    config: TrainerConfig, plan: Plan, state: TrainedState, leases: Leases, kept: Kept, ranks: RankGroup
+) -> Feed:
     if kept.feed is None:
-        return open_feed(config, plan, leases, state.content, read_trainer_keys(config.stream.keys))
+        return open_feed(config, plan, leases, state.content, read_trainer_keys(config.stream.keys), ranks)
     kept.feed.redeal(leases)
     return kept.feed
 

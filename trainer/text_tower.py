@@ -48,6 +48,17 @@ class TextTower(nn.Module):
         texts_TD: Tensor = self.model.text_projection(hidden_TLD[torch.arange(len(last_T)), last_T])
         return texts_TD
 
+    def save(self, folder: Path) -> None:
+        """Writes model and tokenizer, each for transformers' `from_pretrained(folder)`."""
+        self.model.save_pretrained(folder)
+        self._tokenizer.save_pretrained(folder)
+
+
+def load_text_tower(folder: Path) -> TextTower:
+    """What `TextTower.save` wrote. Raises OSError and ValueError for a folder that is not whole."""
+    model = CLIPTextModelWithProjection.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    return TextTower(model, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+
 
 def build_text_tower(fields: dict[str, Any], tokenizer: str, seed: int) -> TextTower:
     """The tower of `model.text` with the tokenizer of `model.tokenizer`. Raises UserError.

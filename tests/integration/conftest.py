@@ -1,6 +1,7 @@
 """Runs of the `streamrep` command for more than one file of tests: a small run file, processes that end."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -13,6 +14,19 @@ from typing import Any
 import pytest
 
 
+def free_port() -> int:
+    """A port that nobody listens at, with one beside it for the feed of a second rank."""
+    while True:
+        with socket.socket() as probe, socket.socket() as beside:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            try:
+                beside.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
 class SmallRun:
     """A run of the fake engine and a tiny encoder in a folder of its own."""
 
@@ -20,9 +34,7 @@ class SmallRun:
         """`values` override the run file: `train__batch_groups=4`."""
         self.folder = folder / "runs" / "r"
         self.path = folder / "run.toml"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        endpoint = f"tcp://127.0.0.1:{free_port()}"
         tables: dict[str, dict[str, Any]] = {
             "run": {"name": "r", "dir": str(folder / "runs"), "max_steps": 12},
             "generation": {"views": 3, "size": 32},
@@ -64,20 +76,23 @@ class SmallRun:
 
 
 Start = Callable[..., "subprocess.Popen[str]"]
+StartRanks = Callable[..., "list[subprocess.Popen[str]]"]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts `streamrep WORDS`; whatever still runs when the test ends is killed."""
+    """Starts `streamrep WORDS`, with environment variables by name; whatever still runs when the test ends is
+    killed."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*words: str) -> "subprocess.Popen[str]":
+    def begin(*words: str, **environment: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "-m", "launcher", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, **environment},
         )
         started.append(process)
         return process
@@ -98,3 +113,17 @@ def small_run(tmp_path: Path) -> Callable[..., SmallRun]:
         return SmallRun(tmp_path / name, **values)
 
     return make
+
+
+@pytest.fixture
+def start_ranks(start: Start) -> StartRanks:
+    """Starts the ranks of a trainer as torchrun would, without its agent."""
+
+    def begin(run: SmallRun, world: int, *words: str) -> "list[subprocess.Popen[str]]":
+        place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        return [
+            start("train", str(run.path), *words, RANK=str(rank), LOCAL_RANK=str(rank), **place)
+            for rank in range(world)
+        ]
+
+    return begin

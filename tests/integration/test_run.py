@@ -246,6 +246,27 @@ def _fails_in_one_line(words: list[str]) -> str:
     return lines[0]
 
 
+@pytest.mark.timeout(300)
+def test_a_finished_run_sends_home_generators_that_wait(tmp_path: Path) -> None:
+    """The same command again has nothing to do; who waited for it ends with it, instead of minutes later."""
+    run_file = _run_file(tmp_path, run__max_steps=3, generator__wait_seconds=240.0)
+    process = _start("up", str(run_file))
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    generator = _start("generate", str(run_file))
+    assert generator.stdout
+    generator.stdout.readline()
+    time.sleep(4)  # by now it tries to connect as rarely as it ever does
+    trainer = _start("train", str(run_file))
+    trainer.communicate(timeout=100)
+    try:
+        generator.communicate(timeout=15)
+    finally:
+        generator.kill()
+    assert (trainer.returncode, generator.returncode) == (0, 0)
+    assert _query(tmp_path / "runs" / "r", "SELECT MAX(step) FROM uses") == [(3,)]
+
+
 def test_bad_input_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
     """Captions missing, empty, not UTF-8; an unknown key; a model folder that isn't one; a port in use."""
     empty, latin = tmp_path / "empty.txt", tmp_path / "latin.txt"

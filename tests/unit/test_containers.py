@@ -174,6 +174,7 @@ def test_every_variable_is_in_the_guides_one_table(repository: Path) -> None:
         text = (repository / name).read_text("utf-8")
         code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
         used |= set(re.findall(r"\b(?:STREAMREP|PROMETHEUS|GRAFANA)_[A-Z_]+\b", code))
+        used |= set(re.findall(r"\b(?:PYTHON_IMAGE|PIP_[A-Z_]*URL)\b", code))
     guide = (repository / "docs" / "operations.md").read_text("utf-8")
     section = guide.split("## Environment variables")[1].split("\n## ")[0]
     first_cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]

@@ -17,6 +17,7 @@ from trainer.control.control import Control
 from trainer.control.modes import next_mode, with_mode
 from trainer.errors import SteeredError, StopRequestedError
 from trainer.ledger import Ledger
+from trainer.lockstep import Lockstep
 from trainer.pool.recorder import Recorder
 from trainer.progress import Progress
 from trainer.sources.share import Modes
@@ -44,10 +45,12 @@ class Steering:
     stalls: StallWatch
     progress: Progress
     stop: threading.Event
+    lockstep: Lockstep | None = None
+    """Of a run with several ranks, which nobody can ask for anything."""
 
     def open_source(self) -> Source:
         """What the loop takes its batches from until the next switch."""
-        return self.supply.open_source(self.stop, self)
+        return self.supply.open_source(self.stop, self, self.lockstep)
 
     def open_step(self, step: int, source: Source, state: Callable[[], TrainedState]) -> Source:
         """Where that step's batch comes from. Returns after a pause only when that is over.

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+_QUERIES = 4096
+"""Compared with the gallery at once."""
+
 
 class Recall(NamedTuple):
     """Recall at k and what it was measured on."""
@@ -24,8 +27,12 @@ def nearest(query_QD: Tensor, gallery_GD: Tensor, k: int) -> tuple[Tensor, Tenso
     """Cosine similarities and gallery rows, both [Q, K], of the k nearest, nearest first."""
     query_QD = functional.normalize(query_QD.float(), dim=1)
     gallery_GD = functional.normalize(gallery_GD.float(), dim=1)
-    similarity_QK, row_QK = (query_QD @ gallery_GD.T).topk(min(k, len(gallery_GD)), dim=1)
-    return similarity_QK, row_QK
+    # In parts: all similarities of a large set would not fit into memory.
+    found = [
+        (part_QD @ gallery_GD.T).topk(min(k, len(gallery_GD)), dim=1)
+        for part_QD in torch.split(query_QD, _QUERIES)
+    ]
+    return torch.cat([values for values, _ in found]), torch.cat([rows for _, rows in found])
 
 
 def recall_at_k(
@@ -51,13 +58,21 @@ def knn_accuracy(
 
     Macro averaged: the mean over the queries' labels of the accuracy on each, whatever their sizes.
     """
-    similarity_QK, row_QK = nearest(query_QD, gallery_GD, k)
-    # Less the largest similarity, so that a small temperature does not overflow; no vote changes.
-    weight_QK = ((similarity_QK - similarity_QK[:, :1]) / temperature).exp()
+    predicted_Q = knn_predict(query_QD, gallery_GD, gallery_labels_G, k, temperature)
     labels = int(torch.cat([query_labels_Q, gallery_labels_G]).max()) + 1
-    votes_QL = torch.zeros(len(query_QD), labels, device=weight_QK.device)
-    votes_QL.scatter_add_(1, gallery_labels_G[row_QK], weight_QK)
-    right_Q = (votes_QL.argmax(dim=1) == query_labels_Q).double()
+    right_Q = (predicted_Q == query_labels_Q).double()
     asked_L = torch.bincount(query_labels_Q, minlength=labels)
     right_L = torch.bincount(query_labels_Q, weights=right_Q, minlength=labels)
     return (right_L[asked_L > 0] / asked_L[asked_L > 0]).mean().item()
+
+
+def knn_predict(
+    query_QD: Tensor, gallery_GD: Tensor, gallery_labels_G: Tensor, k: int, temperature: float
+) -> Tensor:
+    """int64 [Q]: the label of most votes among the k nearest, each weighing exp(similarity / T)."""
+    similarity_QK, row_QK = nearest(query_QD, gallery_GD, k)
+    # Less the largest similarity, so that a small temperature does not overflow; no vote changes.
+    weight_QK = ((similarity_QK - similarity_QK[:, :1]) / temperature).exp()
+    votes_QL = torch.zeros(len(query_QD), int(gallery_labels_G.max()) + 1, device=weight_QK.device)
+    votes_QL.scatter_add_(1, gallery_labels_G[row_QK], weight_QK)
+    return votes_QL.argmax(dim=1)

@@ -55,6 +55,9 @@ class DeskSettings:
     endpoints: tuple[str, ...]
     content: str
     """The run's content hash; empty until the first worker brings one."""
+    follows: bool = False
+    """Whether another rank settles the content hash: until it is known every engine waits, so that workers
+    with two models can't each become the first of another rank."""
     lease_seconds: float
     heartbeat_seconds: float = 1.0
     silence_seconds: float = 5.0
@@ -96,10 +99,8 @@ class Desk:
         peer.last_heard = now
         match message:
             case Equipped():
-                if self.content and message.content != self.content:
-                    return [self._refuse_content(peer, message)]
-                self.content = message.content
-                self.peers.equip(peer, message)
+                peer.claims = message
+                return self._equip(peer) + self.grant(now)
             case Ready():
                 if message.session != self._settings.session:
                     # Of a worker that has not yet noticed that the trainer began anew.
@@ -140,7 +141,7 @@ class Desk:
 
     def lose(self, identity: bytes, *, silent: bool = False) -> None:
         """A worker is gone: its tickets go to others."""
-        self.leases.lose_worker(identity)
+        self.leases.lose_worker(identity, self.peers.names)
         self.peers.drop(identity, silent=silent)
 
     def redeal(self, leases: Leases) -> None:
@@ -165,8 +166,11 @@ class Desk:
             self.refused["silent_worker"] += 1
             self.lose(peer.identity, silent=True)
         for peer in self.peers:
+            outgoing += self._equip(peer)
             lease_seconds = max(self._settings.lease_seconds, LEASE_BATCHES * peer.batch_seconds)
-            expired = self.leases.expire(peer.identity, peer.last_progress, lease_seconds, now)
+            expired = self.leases.expire(
+                peer.identity, peer.last_progress, lease_seconds, now, self.peers.names
+            )
             if expired:
                 self.refused["lease_expired"] += len(expired)
                 outgoing.append((peer.identity, Cancel(**self._stamp, group_ids=tuple(expired))))
@@ -218,7 +222,7 @@ class Desk:
                 " start the worker again"
             )
             return [self._reject(identity, "another_run", reason)]
-        self.leases.lose_worker(identity)
+        self.leases.lose_worker(identity, self.peers.names)
         self.peers.greet(identity, hello, now, key)
         welcome = Welcome(
             **self._stamp,
@@ -229,6 +233,17 @@ class Desk:
             silence_seconds=self._settings.silence_seconds,
         )
         return [(identity, welcome)]
+
+    def _equip(self, peer: Peer) -> list[Outgoing]:
+        """Accepts or refuses the engine that a worker has told of, once the run's content hash is known."""
+        claims = peer.claims
+        if claims is None or not (self.content or not self._settings.follows):
+            return []
+        if self.content and claims.content != self.content:
+            return [self._refuse_content(peer, claims)]
+        self.content = claims.content
+        self.peers.equip(peer, claims)
+        return []
 
     def _refuse_content(self, peer: Peer, equipped: Equipped) -> Outgoing:
         self.lose(peer.identity)

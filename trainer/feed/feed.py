@@ -25,6 +25,8 @@ POLL_MILLISECONDS = 100
 GONE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
 """Errors of a send to a worker that has left or takes nothing any more."""
 MESSAGES_A_TURN = 64
+LATECOMER_SECONDS = 3.0
+"""A worker that waits tries to connect every 2 s at the rarest (protocol.sockets), and then says hello."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +84,23 @@ class Feed:
         self._changed = threading.Condition()
         self._waker = self._context.socket(zmq.PAIR)
         self._waker.bind(self._wake_address)
+        self._stopping = False
         self._stop_reason = ""
         self._failure: BaseException | None = None
+        self._started_at = 0.0
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     def start(self) -> None:
         """Begins to answer workers."""
+        self._started_at = time.monotonic()
         self._thread.start()
+
+    def linger(self, stop: threading.Event) -> None:
+        """Stays open until workers that waited for the start have come, so that `stop` reaches them.
+
+        It matters where a run or a pool turns out to be finished: nobody tells them otherwise.
+        """
+        stop.wait(max(0.0, self._started_at + LATECOMER_SECONDS - time.monotonic()))
 
     # called by the training thread
 
@@ -106,9 +118,13 @@ class Feed:
                 self._changed.wait(seconds)
 
     def trained(self, group_ids: Iterable[int]) -> None:
-        """These groups were trained on for the first time: their slots are free."""
+        """These groups were trained on for the first time: their slots are free.
+
+        A feed that has died says so at the next `take`: by then what was trained is noted everywhere.
+        """
         with self._changed:
-            self._raise_failure()
+            if self._failure is not None:
+                return
             self._desk.leases.train(group_ids)
         self._waker.send(b"")
 
@@ -158,11 +174,19 @@ class Feed:
         with self._changed:
             return self._desk.content
 
+    def settle_content(self, content: str) -> None:
+        """The content hash of the run, as its first rank found it: see `DeskSettings.follows`."""
+        with self._changed:
+            self._desk.content = content
+
     def stop(self, reason: str) -> None:
-        """Tells every worker to stop, then closes. Safe to call twice, and before `start`."""
+        """Tells every worker to stop, then closes. Safe to call twice, and before `start`.
+
+        With an empty reason it only closes: workers wait for the run to go on.
+        """
         if self._context.closed:
             return
-        self._stop_reason = reason
+        self._stop_reason, self._stopping = reason, True
         if self._thread.is_alive():
             self._waker.send(b"")
             self._thread.join(timeout=3)
@@ -188,15 +212,16 @@ class Feed:
             poller.register(wake, zmq.POLLIN)
             if self._gate is not None:
                 poller.register(self._gate.socket, zmq.POLLIN)
-            while not self._stop_reason:
+            while not self._stopping:
                 ready = dict(poller.poll(POLL_MILLISECONDS))
                 if wake in ready:
                     wake.recv()
                 if self._gate is not None:
                     self._guard(self._gate)
                 self._turn(self._router in ready)
-            with self._changed:
-                self._send(self._desk.farewell(self._stop_reason))
+            if self._stop_reason:
+                with self._changed:
+                    self._send(self._desk.farewell(self._stop_reason))
         except BaseException as error:  # carried to the training thread, which raises it
             with self._changed:
                 self._failure = error

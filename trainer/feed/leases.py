@@ -13,28 +13,14 @@ never exceed `window`, and no more ids are ever live or trained than `target`.
 import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from trainer.done import Deal, DoneIds
+from trainer.feed.live import Live
 from trainer.feed.received import Received
 
 LOSSES_BEFORE_ALONE = 3
 LOSSES_ALONE_BEFORE_DEAD = 2
 FAILURES_BEFORE_DEAD = 2
-
-
-@dataclass(slots=True)
-class _Live:
-    """One id between issue and training."""
-
-    holders: dict[bytes, float] = field(default_factory=dict)
-    """Worker to time of issue."""
-    received: bool = False
-    failures: int = 0
-    failed_by: set[bytes] = field(default_factory=set)
-    losses: int = 0
-    """Deaths and expiries; after too many the ticket is sent with no other beside it."""
-    losses_alone: int = 0
 
 
 class Leases:
@@ -58,7 +44,7 @@ class Leases:
         self._next_ids = iter(self._deal)
         self._upcoming = next(self._next_ids)
         self._early: set[int] = set()
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, Live] = {}
         self._held: dict[bytes, set[int]] = {}
         self._waiting: list[int] = []
         self._alone: set[int] = set()
@@ -121,7 +107,7 @@ class Leases:
         issued = self._issue_waiting(worker, count, now, workers)
         while len(issued) < count and self._room():
             group_id = self._take_upcoming()
-            self._live[group_id] = _Live()
+            self._live[group_id] = Live()
             issued.append(self._hand(worker, group_id, now))
         return issued
 
@@ -213,7 +199,7 @@ class Leases:
             return Received.UNWANTED
         # Drawn for an earlier session of this run and not yet issued in this one.
         self._early.add(group_id)
-        self._live[group_id] = _Live(received=True)
+        self._live[group_id] = Live(received=True)
         return Received.ACCEPTED
 
     def fail(self, worker: bytes, group_id: int, reason: str, workers: Collection[bytes]) -> bool:
@@ -241,12 +227,22 @@ class Leases:
                 self._take_back(worker, group_id)
                 self._wait_again(group_id, live)
 
-    def lose_worker(self, worker: bytes) -> None:
-        """A worker died: its tickets wait again, or are dead letters if they killed too many."""
-        for group_id in sorted(self._held.get(worker, ())):
-            self._lose(worker, group_id)
+    def lose_worker(self, worker: bytes, names: Mapping[bytes, str] | None = None) -> None:
+        """A worker died: its tickets wait again, or are dead letters if they killed too many.
 
-    def expire(self, worker: bytes, renewed: float, lease_seconds: float, now: float) -> list[int]:
+        `names`: of it and of all who may be given tickets, see `Losses`; without them each socket is another.
+        """
+        for group_id in sorted(self._held.get(worker, ())):
+            self._lose(worker, group_id, names or {})
+
+    def expire(
+        self,
+        worker: bytes,
+        renewed: float,
+        lease_seconds: float,
+        now: float,
+        names: Mapping[bytes, str] | None = None,
+    ) -> list[int]:
         """Ids whose lease with that worker has run out; `renewed` is when the worker last made progress."""
         late = [
             group_id
@@ -254,23 +250,25 @@ class Leases:
             if now > max(self._live[group_id].holders[worker], renewed) + lease_seconds
         ]
         for group_id in late:
-            self._lose(worker, group_id)
+            self._lose(worker, group_id, names or {})
         return late
 
-    def _lose(self, worker: bytes, group_id: int) -> None:
+    def _lose(self, worker: bytes, group_id: int, names: Mapping[bytes, str]) -> None:
         live = self._live[group_id]
         self._take_back(worker, group_id)
-        live.losses += 1
-        live.losses_alone += group_id in self._alone
-        if live.losses_alone >= LOSSES_ALONE_BEFORE_DEAD:
-            reason = f"{live.losses} workers died or stalled on it, {live.losses_alone} with it alone"
+        for losses in (live.losses, live.losses_alone)[: 1 + (group_id in self._alone)]:
+            losses.add(names.get(worker, worker.hex()), names.values())
+        if live.losses_alone.count >= LOSSES_ALONE_BEFORE_DEAD:
+            reason = (
+                f"{live.losses.count} workers died or stalled on it, {live.losses_alone.count} with it alone"
+            )
             self._bury(group_id, reason)
             return
-        if live.losses >= LOSSES_BEFORE_ALONE:
+        if live.losses.count >= LOSSES_BEFORE_ALONE:
             self._alone.add(group_id)
         self._wait_again(group_id, live)
 
-    def _wait_again(self, group_id: int, live: _Live) -> None:
+    def _wait_again(self, group_id: int, live: Live) -> None:
         if not live.holders:
             heapq.heappush(self._waiting, group_id)
 

@@ -23,6 +23,8 @@ class Peer:
     engine: str = ""
     content: str = ""
     batch_images: int = 0
+    claims: Equipped | None = None
+    """What it said of an engine that is neither accepted nor refused yet."""
 
     @property
     def equipped(self) -> bool:
@@ -53,6 +55,7 @@ class Peers:
         peer.engine = equipped.engine
         peer.content = equipped.content
         peer.batch_images = equipped.batch_images
+        peer.claims = None
 
     def get(self, identity: bytes) -> Peer | None:
         """The worker behind a socket, if it has said hello."""
@@ -82,6 +85,11 @@ class Peers:
     def equipped(self) -> list[bytes]:
         """Identities that tickets may go to."""
         return [peer.identity for peer in self._by_identity.values() if peer.equipped]
+
+    @property
+    def names(self) -> dict[bytes, str]:
+        """What each worker that may get tickets is known by across its sockets: its key, or else its name."""
+        return {peer.identity: peer.key or peer.name for peer in self if peer.equipped}
 
     def silent(self, now: float, silence_seconds: float) -> list[Peer]:
         """Those unheard for too long."""

@@ -1,6 +1,7 @@
 """StableRep, SupCon and SimCLR: one head, and a loss that compares images with images."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -36,6 +37,9 @@ class Contrastive:
 
     def after_update(self) -> None:
         """Nothing is bounded."""
+
+    def save(self, folder: Path) -> None:
+        """The encoder is all."""
 
 
 def by_caption(projected_ND: Tensor, targets: Targets, temperature: float) -> BatchLoss:

@@ -10,6 +10,7 @@ Shapes: N images, T distinct captions, F encoder features, D projected dimension
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from trainer.augment_parameters import Key
 from trainer.encoder import Encoder
 from trainer.head import Head
+from trainer.image_text_folder import FOLDER, save_projection
 from trainer.objectives.objective import Outcome, Targets
 from trainer.objectives.over_ranks import image_text_loss, multi_positive_loss
 from trainer.text_tower import TextTower
@@ -91,3 +93,8 @@ class ImageText:
     def after_update(self) -> None:
         """The scale stays within its bounds."""
         self._image_text.clamp_scale()
+
+    def save(self, folder: Path) -> None:
+        """Adds the text tower and the projection, for zero-shot classification and retrieval by text."""
+        self._text.save(folder / FOLDER)
+        save_projection(folder / FOLDER, self._image_text.projection.weight, self._image_text.log_scale)

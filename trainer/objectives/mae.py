@@ -11,6 +11,7 @@ Shapes: N images, P patches, D pixel values of a patch.
 import math
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,6 +82,9 @@ class MaskedAutoencoder:
 
     def after_update(self) -> None:
         """Nothing is bounded."""
+
+    def save(self, folder: Path) -> None:
+        """The encoder is all."""
 
 
 def build_mae(encoder: Encoder, fields: dict[str, Any], seed: int, *, fresh: bool) -> MaskedAutoencoder:

@@ -10,6 +10,7 @@ image; D dimensions in which images are compared.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -52,3 +53,6 @@ class Objective(Protocol):
 
     def after_update(self) -> None:
         """What must hold of the weights after each optimizer step."""
+
+    def save(self, folder: Path) -> None:
+        """Adds to the folder of the saved encoder what judging it needs besides, if anything."""

@@ -70,9 +70,11 @@ class PoolFeed:
         self._decoders.wait(seconds)
 
     def trained(self, group_ids: list[int]) -> None:
-        """Frees the room of groups trained for the first time."""
+        """Frees the room of groups trained for the first time; the next `take` fills it.
+
+        Nothing is read here, so that no damage can be found between a step and the notes on it.
+        """
         self._untrained.difference_update(group_ids)
-        self._fill_window()
 
     def dead_letters(self) -> dict[int, str]:
         """Groups that the pool has no usable image for, with their reasons."""

@@ -77,6 +77,7 @@ def fill(config: TrainerConfig, folder: Path, stop: threading.Event, resolved: d
             return False
         dead = feed.dead_letters()
         progress.say(f"full: {folder}" + (f", without {len(dead)} groups that failed" if dead else ""))
+        feed.linger(stop)
         return True
 
 

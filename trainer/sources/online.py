@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from trainer.batch import Batch, DrawnGroup
+from trainer.lockstep import Lockstep
 from trainer.sources.auto_reuse import AutoReuse
 from trainer.sources.ring import Ring
 from trainer.sources.wait import GroupFeed, Wait, Watch
@@ -32,6 +33,7 @@ class OnlineSource:
         min_fresh_groups: int,
         stop: threading.Event,
         watch: Watch | None = None,
+        lockstep: Lockstep | None = None,
         auto_reuse: AutoReuse | None = None,
         backlog: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -40,7 +42,7 @@ class OnlineSource:
         self._ring = ring
         self._batch_groups = batch_groups
         self._min_fresh_groups = min_fresh_groups
-        self._wait = Wait(feed, stop, watch)
+        self._wait = Wait(feed, stop, watch, lockstep)
         self._fresh: list[DrawnGroup] = []
         self._auto_reuse = auto_reuse
         self._backlog = backlog
@@ -57,7 +59,7 @@ class OnlineSource:
         # A wait for the ring's first groups says nothing of the reuse that would do without one.
         measures = self._auto_reuse is not None and len(self._ring.eligible(step)) >= needed
         waited_before = self._wait.seconds
-        self._wait.until(lambda: self._lacks(step, needed))
+        self._wait.until(lambda: self._lacks(step, needed), step)
         waited = self._wait.seconds - waited_before
         self._formed = (waited, time.monotonic(), self._backlog()) if measures else None
         missing = needed - len(self._fresh)

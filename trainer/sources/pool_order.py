@@ -6,6 +6,7 @@ feed ─groups, in order→ [held] → Batch → loop ─trained→ room in the 
 import threading
 
 from trainer.batch import Batch, DrawnGroup
+from trainer.lockstep import Lockstep
 from trainer.sources.wait import GroupFeed, Wait, Watch
 from trainer.stall import Want
 
@@ -14,11 +15,17 @@ class PoolOrderSource:
     """The batch of a step is the next groups that can be read, whatever the time they take."""
 
     def __init__(
-        self, feed: GroupFeed, *, batch_groups: int, stop: threading.Event, watch: Watch | None = None
+        self,
+        feed: GroupFeed,
+        *,
+        batch_groups: int,
+        stop: threading.Event,
+        watch: Watch | None = None,
+        lockstep: Lockstep | None = None,
     ) -> None:
         self._feed = feed
         self._batch_groups = batch_groups
-        self._wait = Wait(feed, stop, watch)
+        self._wait = Wait(feed, stop, watch, lockstep)
         self._held: list[DrawnGroup] = []
 
     def next_batch(self, step: int) -> Batch:
@@ -27,7 +34,7 @@ class PoolOrderSource:
         Raises StopRequestedError when asked to stop meanwhile, FeedFailedError when a process has died,
         PoolDamagedError when too much can't be used.
         """
-        self._wait.until(lambda: self._lacks(step))
+        self._wait.until(lambda: self._lacks(step), step)
         return Batch(step=step, groups=tuple(self._held), uses=(1,) * len(self._held))
 
     def _lacks(self, step: int) -> Want | None:

@@ -45,7 +45,7 @@ class ReplaySource:
         meanwhile, and what the feed raises.
         """
         chosen = self._recorded.batch(step)
-        self._wait.until(lambda: self._lacks(step, {group_id for group_id, _ in chosen}))
+        self._wait.until(lambda: self._lacks(step, {group_id for group_id, _ in chosen}), step)
         return Batch(
             step=step,
             groups=tuple(self._held[group_id] for group_id, _ in chosen),

@@ -7,7 +7,7 @@ repeats counted, and none afterwards; `until` = 0 is for ever.
 import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from trainer.composition import Composition
 from trainer.config import Mode
@@ -73,15 +73,16 @@ class TicketShare:
             return filter(self.is_pools, itertools.count(group_id))
         return filter(self.is_pools, range(group_id, self._firsts[-1]))
 
-    def pool_ids_below(self, group_id: int) -> int:
-        """How many ids below that one the pool serves."""
+    def pool_ids_below(self, group_id: int, of: Callable[[int], bool] = lambda group_id: True) -> int:
+        """How many ids below that one the pool serves, of those that `of` takes, which must depend on an id's
+        slot alone."""
         lasts = [*self._firsts[1:], group_id]
-        spans = zip(self._firsts, lasts, self._slots, strict=True)
+        taken = [[slot for slot in range(slots) if of(slot)] for slots in self._slots]
         return sum(
             self._below(min(last, group_id), slots) - self._below(min(first, group_id), slots)
-            for first, last, slots in spans
+            for first, last, slots in zip(self._firsts, lasts, taken, strict=True)
         )
 
-    def _below(self, group_id: int, slots: int) -> int:
+    def _below(self, group_id: int, slots: Sequence[int]) -> int:
         blocks, rest = divmod(group_id, self._composition.new_groups)
-        return blocks * slots + min(rest, slots)
+        return blocks * len(slots) + sum(slot < rest for slot in slots)

@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable, Mapping
 
 from trainer.batch import Batch, DrawnGroup
-from trainer.composition import Composition, Held
+from trainer.composition import Composition, Held, RankComposition
 from trainer.errors import DeadLetterError
+from trainer.lockstep import Lockstep
 from trainer.sources.wait import GroupFeed, Wait, Watch
 from trainer.stall import Want
 
@@ -21,11 +22,12 @@ class TicketOrderSource:
     def __init__(
         self,
         feed: GroupFeed,
-        composition: Composition,
+        composition: Composition | RankComposition,
         *,
         step: int,
         stop: threading.Event,
         watch: Watch | None = None,
+        lockstep: Lockstep | None = None,
         pooled: Callable[[int], bool] = lambda group_id: False,
         held: Mapping[int, DrawnGroup] | None = None,
     ) -> None:
@@ -35,7 +37,7 @@ class TicketOrderSource:
         self._composition = composition
         self._step = step
         self._ring_groups = len(composition.ring(step))
-        self._wait = Wait(feed, stop, watch)
+        self._wait = Wait(feed, stop, watch, lockstep)
         self._pooled = pooled
         self._held: dict[int, DrawnGroup] = dict(held or {})
         self._redrawn = {group_id for group_id, _, _ in composition.ring(step)}.difference(self._held)
@@ -48,7 +50,7 @@ class TicketOrderSource:
         FeedFailedError when the feed has died.
         """
         chosen = self._composition.batch(step)
-        self._wait.until(lambda: self._lacks(step, [group_id for group_id, _ in chosen]))
+        self._wait.until(lambda: self._lacks(step, [group_id for group_id, _ in chosen]), step)
         return Batch(
             step=step,
             groups=tuple(self._held[group_id] for group_id, _ in chosen),

@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from protocol.errors import StreamrepError
 from trainer.batch import DrawnGroup
 from trainer.errors import StopRequestedError
+from trainer.lockstep import Lockstep
 from trainer.stall import Want
 
 WAIT_SECONDS = 0.2
@@ -39,31 +41,61 @@ class Watch(Protocol):
 
 
 class Wait:
-    """Waits for a feed until its source can form a batch."""
+    """Waits for a feed until its source can form a batch, and with several ranks until all of them can."""
 
-    def __init__(self, feed: GroupFeed, stop: threading.Event, watch: Watch | None) -> None:
+    def __init__(
+        self, feed: GroupFeed, stop: threading.Event, watch: Watch | None, lockstep: Lockstep | None = None
+    ) -> None:
         self._feed = feed
         self._stop = stop
         self._watch = watch
+        self._lockstep = lockstep
         self.seconds = 0.0
         """Time in which the trainer stood still for want of groups, in all."""
 
-    def until(self, lacks: Callable[[], Want | None]) -> None:
-        """Returns when `lacks`, asked again after every arrival, says that nothing is.
+    def until(self, lacks: Callable[[], Want | None], step: int = 0) -> None:
+        """Returns when `lacks`, asked again after every arrival, says that nothing is, on every rank.
 
-        Raises StopRequestedError when asked to stop meanwhile, and whatever `lacks` raises.
+        `step` is the one that waits.
+        Raises StopRequestedError when asked to stop meanwhile, PeerFailedError when another rank can't go on,
+        and whatever `lacks` raises.
         """
-        started = time.monotonic()
+        began: float | None = None
         goes_on = False
         try:
-            while (want := lacks()) is not None:
-                if self._stop.is_set():
-                    raise StopRequestedError("asked to stop while waiting for groups")
+            while True:
+                want = lacks() if self._lockstep is None else self._or_fail(lacks, self._lockstep)
+                if self._lockstep is None:
+                    blocked = self._alone(want)
+                else:
+                    blocked = self._together(step, want, self._lockstep)
+                if blocked is None:
+                    break
+                began = began or time.monotonic()
                 if self._watch:
-                    self._watch.waiting(want)
-                self._feed.wait(WAIT_SECONDS)
+                    self._watch.waiting(blocked)
+                if want is not None:  # a rank that lacks nothing waits for the others where they meet
+                    self._feed.wait(WAIT_SECONDS)
             goes_on = True
         finally:
-            self.seconds += time.monotonic() - started
+            if began is not None:
+                self.seconds += time.monotonic() - began
             if self._watch:
                 self._watch.over(goes_on=goes_on)
+
+    def _alone(self, want: Want | None) -> Want | None:
+        if want is not None and self._stop.is_set():
+            raise StopRequestedError("asked to stop while waiting for groups")
+        return want
+
+    def _or_fail(self, lacks: Callable[[], Want | None], lockstep: Lockstep) -> Want | None:
+        try:
+            return lacks()
+        except StreamrepError as error:  # not swallowed: the other ranks are told, and it is raised
+            lockstep.fail(error)
+
+    def _together(self, step: int, want: Want | None, lockstep: Lockstep) -> Want | None:
+        others = lockstep.meet(want)
+        if want is not None or not others:
+            return want
+        return Want(step=step, needed=0, fresh=0, others=others)

@@ -10,18 +10,22 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
     LCMScheduler,
     SchedulerMixin,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from protocol.identity import caption_id, view_seed
 from protocol.tickets import Ticket
 
 TOKENS = 16
 WIDTH = 32
+PROJECTION = 24
 
 
 def _tokenizer() -> CLIPTokenizer:
@@ -30,36 +34,40 @@ def _tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=TOKENS)
 
 
+def _text_config(width: int = WIDTH) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=160,
+        hidden_size=width,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=TOKENS,
+        projection_dim=PROJECTION,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+
+
 def _text_encoder() -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=160,
-            hidden_size=WIDTH,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=TOKENS,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
-        )
-    )
+    return CLIPTextModel(_text_config())
 
 
-def _unet(channels: int, guidance_width: int | None) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=WIDTH,
-        attention_head_dim=8,
-        norm_num_groups=8,
-        time_cond_proj_dim=guidance_width,
-    )
+def _unet(channels: int, guidance_width: int | None, **settings: object) -> UNet2DConditionModel:
+    shape = {
+        "sample_size": 8,
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": (32, 64),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": WIDTH,
+        "attention_head_dim": 8,
+        "norm_num_groups": 8,
+        "time_cond_proj_dim": guidance_width,
+    }
+    return UNet2DConditionModel(**(shape | settings))
 
 
 def _kl_decoder() -> AutoencoderKL:
@@ -129,6 +137,55 @@ def distilled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         steps_offset=1,
     )
     return _save(tmp_path_factory.mktemp("distilled"), _unet(4, 64), _tiny_decoder(), scheduler)
+
+
+def _save_xl(folder: Path, scheduler: SchedulerMixin) -> Path:
+    unet = _unet(
+        4,
+        None,
+        cross_attention_dim=2 * WIDTH,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        transformer_layers_per_block=(1, 2),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + PROJECTION,
+    )
+    StableDiffusionXLPipeline(
+        text_encoder=_text_encoder(),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config()),
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(),
+        unet=unet,
+        vae=_bright(_kl_decoder()),
+        scheduler=scheduler,
+        add_watermarker=False,
+    ).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def _bright(decoder: AutoencoderKL) -> AutoencoderKL:
+    with torch.no_grad():
+        decoder.decoder.conv_out.weight.mul_(20)
+    return decoder
+
+
+@pytest.fixture(scope="session")
+def family_folders(tmp_path_factory: pytest.TempPathFactory, guided_folder: Path) -> dict[str, Path]:
+    """A folder of each family, random, with the schedulers of their publishers. 16x16 pixels."""
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    trailing = betas | {"timestep_spacing": "trailing"}
+    v_prediction = DDIMScheduler(
+        **betas, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False
+    )
+    two = {"attention_head_dim": (2, 4), "use_linear_projection": True}
+    made = {name: tmp_path_factory.mktemp(name) for name in ("sd2", "sd-turbo", "sdxl", "sdxl-turbo")}
+    torch.manual_seed(3)
+    _save(made["sd2"], _unet(4, None, **two), _bright(_kl_decoder()), v_prediction)
+    _save(made["sd-turbo"], _unet(4, None, **two), _tiny_decoder(), EulerDiscreteScheduler(**trailing))
+    _save_xl(made["sdxl"], EulerDiscreteScheduler(**betas))
+    _save_xl(made["sdxl-turbo"], EulerAncestralDiscreteScheduler(**trailing))
+    return {"sd1": guided_folder, **made}
 
 
 @pytest.fixture

@@ -35,7 +35,8 @@ Parse = Callable[[str], dict[str, Any]]
 
 def _tally() -> Tally:
     tally = Tally()
-    images = np.zeros((4, 8, 8, 3), np.uint8)
+    images = np.full((4, 8, 8, 3), [3, 4, 5], np.uint8)
+    images[1:, 7, 7, 2] = 6
     drawn = DrawnGroup(rank=0, group_id=1, images_NHWC=images, draw_seconds=0.1)
     tally.count([drawn, drawn, FailedDraw(rank=0, group_id=2, reason="bad")], 0.2)
     tally.count([drawn], 30.0)
@@ -54,6 +55,7 @@ def test_every_number(parse_exposition: Parse) -> None:
         "info": 1,
         "images_drawn_total": 12,
         "failed_groups_total": 1,
+        "constant_images_total": 3,
         "groups_sent_total": 8,
         "drawing_seconds": 2.0,
         "connected": 1,

@@ -43,11 +43,11 @@ def test_digest_names_the_bytes_that_are_loaded(own_folder: Path, guided_folder:
 
 
 def test_refuses_what_is_no_folder(tmp_path: Path) -> None:
-    """A name of a hub is told to be no folder; an empty folder lacks its index."""
+    """A name that no hub can have either; an empty folder lacks its index."""
     with pytest.raises(
-        UserError, match=r"^someone/some-model: no such folder: expected a folder .* got none;"
+        UserError, match=r"^some-model: no such folder: expected a folder .* got none; check generator.model"
     ):
-        open_model_folder("someone/some-model")
+        open_model_folder("some-model")
     with pytest.raises(UserError, match=r"model_index\.json: file missing"):
         open_model_folder(str(tmp_path))
 
@@ -55,7 +55,7 @@ def test_refuses_what_is_no_folder(tmp_path: Path) -> None:
 def test_refuses_another_pipeline(own_folder: Path, edit_json) -> None:
     """The class of the pipeline is named."""
     edit_json(own_folder / "model_index.json", _class_name="FluxPipeline")
-    with pytest.raises(UserError, match="expected StableDiffusionPipeline, got FluxPipeline"):
+    with pytest.raises(UserError, match="or StableDiffusionXLPipeline, got FluxPipeline"):
         open_model_folder(str(own_folder))
 
 
@@ -88,3 +88,22 @@ def test_refuses_a_folder_without_tokenizer(own_folder: Path) -> None:
         UserError, match=r"no tokenizer: expected tokenizer\.json, or vocab\.json and merges\.txt"
     ):
         open_model_folder(str(own_folder))
+
+
+def test_a_hub_name_is_read_from_the_hubs_cache(
+    guided_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As huggingface_hub keeps it; without a hub and without a copy the refusal says so."""
+    commit = "0" * 40
+    cached = tmp_path / "models--someone--some-model"
+    shutil.copytree(guided_folder, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    opened = open_model_folder("someone/some-model")
+    assert opened.weights_digest() == open_model_folder(str(guided_folder)).weights_digest()
+    with pytest.raises(
+        UserError, match=r"^someone/other: no such folder: .* a hub that can be reached, got "
+    ):
+        open_model_folder("someone/other")

@@ -7,7 +7,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from generator_service import prompts
-from generator_service.prompts import CaptionEncoder
+from generator_service.prompts import CaptionEncoder, TextEncoder
 
 
 class _Counting(torch.nn.Module):
@@ -31,8 +31,8 @@ def pipeline(guided_folder: Path) -> StableDiffusionPipeline:
 def test_embeddings_equal_those_of_diffusers(pipeline: StableDiffusionPipeline) -> None:
     """Short, empty and overlong captions; the order asked for is the order given."""
     captions = ["a dog", "", "far too long a text for sixteen tokens of letters", "a dog"]
-    encoder = CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder, slots=2)
-    got = encoder.encode(captions)
+    encoder = CaptionEncoder([TextEncoder(pipeline.tokenizer, pipeline.text_encoder)], slots=2)
+    got = encoder.encode(captions).text_NTD
     expected, _ = pipeline.encode_prompt(captions, "cpu", 1, False)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
@@ -44,7 +44,7 @@ def test_a_caption_is_encoded_once(
     """Repeats cost nothing until the least recently used caption has left the cache."""
     monkeypatch.setattr(prompts, "CACHED_CAPTIONS", 2)
     counting = _Counting(pipeline.text_encoder)
-    encoder = CaptionEncoder(pipeline.tokenizer, counting, slots=2)
+    encoder = CaptionEncoder([TextEncoder(pipeline.tokenizer, counting)], slots=2)
     encoder.encode(["one", "two", "one"])
     encoder.encode(["two", "one"])
     assert counting.calls == 1
@@ -58,8 +58,9 @@ def test_a_caption_is_encoded_once(
 @torch.inference_mode()
 def test_an_embedding_does_not_depend_on_its_neighbours(pipeline: StableDiffusionPipeline) -> None:
     """Bit for bit, alone or beside others."""
-    alone = CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder, slots=3).encode(["a dog"])
-    beside = CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder, slots=3).encode(["x", "y z", "a dog"])
+    encoders = [TextEncoder(pipeline.tokenizer, pipeline.text_encoder)]
+    alone = CaptionEncoder(encoders, slots=3).encode(["a dog"]).text_NTD
+    beside = CaptionEncoder(encoders, slots=3).encode(["x", "y z", "a dog"]).text_NTD
     assert torch.equal(alone[0], beside[2])
 
 
@@ -75,7 +76,7 @@ def test_overlong_captions_are_told(
     monkeypatch.setattr(prompts, "CACHED_CAPTIONS", 3)
     limit = pipeline.tokenizer.model_max_length
     captions = ["x" * letters for letters in (1, limit - 3, limit - 2, limit - 1, limit, 3 * limit)] + [""]
-    encoder = CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder, slots=2)
+    encoder = CaptionEncoder([TextEncoder(pipeline.tokenizer, pipeline.text_encoder)], slots=2)
     if encoded:
         encoder.encode(captions)
         encoder.encode(captions[:2])

@@ -12,7 +12,7 @@ import zmq
 
 from generator_service import worker
 from generator_service.config import GeneratorConfig
-from generator_service.eager import EagerEngine
+from generator_service.diffusion_engine import DiffusionEngine
 from generator_service.errors import LinkError
 from generator_service.link_loop import LinkLoop
 from generator_service.model_folder import open_model_folder
@@ -83,7 +83,7 @@ def test_streams_what_the_eager_engine_draws(
     ended.join(10)
     assert not ended.is_alive()
     folder = open_model_folder(str(distilled_folder))
-    engine = EagerEngine(config, folder, folder.weights_digest(), SPEC, lambda: False)
+    engine = DiffusionEngine(config, folder, folder.weights_digest(), SPEC, lambda: False)
     expected = engine.draw(tickets[:3], lambda: False) + engine.draw(tickets[3:], lambda: False)
     for got, wanted in zip(groups, expected, strict=True):
         assert np.array_equal(got, wanted)

@@ -12,8 +12,9 @@ from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline
 
 from generator_service.errors import DrawAbandonedError
 from generator_service.families import load_family
+from generator_service.guidance import guidance_embedding
 from generator_service.model_folder import open_model_folder
-from generator_service.sampler import Sampler, guidance_embedding
+from generator_service.sampler import Sampler
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
 from protocol.payload import ImagesNHWC
@@ -24,7 +25,7 @@ CAPTIONS = ["a red dog", "flag of japan"]
 
 def _sample(folder: Path, spec: GenerationSpec, guidance: list[float]) -> ImagesNHWC:
     model = load_family(open_model_folder(str(folder)), device=torch.device("cpu"), dtype=torch.float32)
-    return Sampler(model, spec, groups=2).sample(CAPTIONS, SEEDS, guidance, lambda: False)
+    return Sampler(model, spec, groups=2).sample(CAPTIONS, SEEDS, guidance, lambda: False).images_NHWC
 
 
 def _redraw(folder: Path, spec: GenerationSpec, image: int, guidance: float) -> ImagesNHWC:
@@ -82,7 +83,7 @@ def test_one_pass_where_nothing_is_guided(guided_folder: Path) -> None:
     )
     seen: list[int] = []
     model.unet.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    images = Sampler(model, spec, groups=2).sample(CAPTIONS, SEEDS, [1.0] * 4, lambda: False)
+    images = Sampler(model, spec, groups=2).sample(CAPTIONS, SEEDS, [1.0] * 4, lambda: False).images_NHWC
     assert seen == [4, 4]
     _assert_same(images[1], _redraw(guided_folder, spec, 1, 1.0))
 

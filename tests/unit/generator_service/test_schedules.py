@@ -1,12 +1,12 @@
 """The plans against the `step` of diffusers' own schedulers, bit for bit."""
 
+from inspect import signature
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, LCMScheduler
 
-from generator_service.schedules import plan_sampling
+from generator_service.schedules import SCHEDULERS, plan_sampling
 from protocol.errors import UserError
 
 STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -17,21 +17,28 @@ CPU = torch.device("cpu")
 
 def _walk(sampler: str, config: dict[str, Any], steps: int, dtype: torch.dtype) -> None:
     """Feeds both the same latents, model outputs and noise at every step and compares all that comes out."""
-    scheduler = (DDIMScheduler if sampler == "ddim" else LCMScheduler)(**config)
+    kind, fixed = SCHEDULERS[sampler]
+    scheduler = kind.from_config(config | fixed)
     scheduler.set_timesteps(steps)
     plan = plan_sampling(sampler, config, steps=steps, device=CPU)
     assert plan.timesteps_S.tolist() == scheduler.timesteps.tolist()
     dice = torch.Generator().manual_seed(0)
+    start_NCHW = torch.randn((2, 4, 8, 8), generator=dice).to(dtype)
+    assert torch.equal(plan.begin(start_NCHW), start_NCHW * scheduler.init_noise_sigma)
+    takes_noise = {"generator": None} if "generator" in signature(scheduler.step).parameters else {}
+    memory_NCHW = None
     for step, timestep in enumerate(scheduler.timesteps):
         x_NCHW = torch.randn((2, 4, 8, 8), generator=dice).to(dtype)
         output_NCHW = torch.randn((2, 4, 8, 8), generator=dice).to(dtype)
         noise_NCHW = None
         if plan.needs_noise(step):
             noise_NCHW = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(step), dtype=dtype)
-        expected_NCHW = scheduler.step(
-            output_NCHW, timestep, x_NCHW, generator=torch.Generator().manual_seed(step), return_dict=False
-        )[0]
-        assert torch.equal(plan.advance(step, output_NCHW, x_NCHW, noise_NCHW), expected_NCHW), step
+        if takes_noise:
+            takes_noise["generator"] = torch.Generator().manual_seed(step)
+        assert torch.equal(plan.shown(step, x_NCHW), scheduler.scale_model_input(x_NCHW, timestep)), step
+        expected_NCHW = scheduler.step(output_NCHW, timestep, x_NCHW, **takes_noise, return_dict=False)[0]
+        got_NCHW, memory_NCHW = plan.advance(step, output_NCHW, x_NCHW, noise_NCHW, memory_NCHW)
+        assert torch.equal(got_NCHW, expected_NCHW), step
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -54,6 +61,35 @@ def test_lcm_equals_diffusers(steps: int, kind: str, dtype: torch.dtype) -> None
     _walk("lcm", config | {"original_inference_steps": 20, "timestep_scaling": 3.0}, steps, dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_euler_equals_diffusers(spacing: str, kind: str, dtype: torch.dtype) -> None:
+    """SD-Turbo's one step, other sigmas, another end; ancestral at trailing timesteps."""
+    config = STABLE_DIFFUSION | PIPELINE | {"timestep_spacing": spacing, "prediction_type": kind}
+    for steps in (1, 4, 20):
+        _walk("euler", config, steps, dtype)
+    _walk("euler", config | {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}, 5, dtype)
+    if kind != "sample":
+        for steps in (1, 4):
+            _walk("turbo", config, steps, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("solver", ["midpoint", "heun"])
+def test_dpm_solver_equals_diffusers(solver: str, kind: str, dtype: torch.dtype) -> None:
+    """Few and many steps, either end, either order."""
+    config = STABLE_DIFFUSION | PIPELINE | {"prediction_type": kind, "solver_type": solver}
+    for steps in (1, 2, 5, 20):
+        _walk("dpm++", config, steps, dtype)
+        _walk(
+            "dpm++", config | {"final_sigmas_type": "sigma_min", "timestep_spacing": "leading"}, steps, dtype
+        )
+    _walk("dpm++", config | {"solver_order": 1}, 4, dtype)
+    _walk("dpm++", config | {"use_karras_sigmas": True, "euler_at_final": True}, 6, dtype)
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "lcm"])
 def test_zero_terminal_snr_equals_diffusers(sampler: str) -> None:
     """The first step begins at pure noise."""
@@ -70,25 +106,16 @@ def test_noise_is_drawn_between_lcm_steps_only() -> None:
     assert not any(ddim.needs_noise(step) for step in range(4))
 
 
-def test_another_scheduler_is_read_as_the_pipeline_would() -> None:
-    """Stable Diffusion 1.5 ships PNDM's config: offset and clipping are those the pipeline sets."""
-    pndm = STABLE_DIFFUSION | {
-        "_class_name": "PNDMScheduler",
-        "skip_prk_steps": True,
-        "set_alpha_to_one": False,
-    }
-    plan = plan_sampling("ddim", pndm, steps=5, device=CPU)
-    assert plan.timesteps_S.tolist() == [801, 601, 401, 201, 1]
-    assert plan.advance(0, torch.zeros(1), torch.full((1,), 9.0), None) > 9
-
-
 @pytest.mark.parametrize(
     ("sampler", "config", "steps", "text"),
     [
-        ("euler", {}, 4, "expected ddim or lcm, got euler"),
+        ("heun", {}, 4, r"expected one of ddim, lcm, euler, dpm\+\+, turbo, got heun"),
+        ("turbo", {"prediction_type": "sample"}, 4, "expected epsilon or v_prediction, got sample"),
+        ("dpm++", {"solver_order": 3}, 4, "expected solver_order 1 or 2, got solver_order 3"),
+        ("dpm++", {"thresholding": True}, 4, "dynamic thresholding"),
         ("lcm", {}, 51, "smaller than `num_inference_steps`: 51"),
         ("ddim", {}, 1001, "cannot be larger than"),
-        ("ddim", {"timestep_spacing": "leading"}, 1000, "the sampler cannot run"),
+        ("ddim", {"timestep_spacing": "leading", "steps_offset": 1}, 1000, "the sampler cannot run"),
         ("ddim", {"thresholding": True}, 4, "dynamic thresholding"),
         ("ddim", ZERO_SNR | {"prediction_type": "epsilon"}, 4, "epsilon is predicted at zero signal"),
     ],

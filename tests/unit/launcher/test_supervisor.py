@@ -118,3 +118,22 @@ def test_trainer_that_fails_while_stopping_is_reported() -> None:
     run.on_stop(0.0)
     assert run.on_exit(TRAINER, 1, 1.0) == [ReportFailure(TRAINER, 1)]
     assert (run.phase, run.exit_code) == ("over", 1)
+
+
+def test_several_ranks_end_together() -> None:
+    """The run is over when all have ended well, in any order; one that fails ends it under its own name."""
+    ranks = [TRAINER, "trainer-1"]
+    run = Supervisor([FIRST], ranks)
+    assert run.on_exit("trainer-1", 0, 0.0) == []
+    assert run.phase == "running"
+    assert run.on_exit(TRAINER, 0, 1.0) == []
+    assert run.phase == "draining"
+    failing = Supervisor([FIRST], ranks)
+    assert failing.on_exit("trainer-1", -9, 0.0) == [
+        ReportFailure("trainer-1", -9),
+        Terminate(FIRST),
+        Terminate(TRAINER),
+    ]
+    assert failing.on_exit(TRAINER, 1, 1.0) == [], "it ended because the other one was gone"
+    failing.on_exit(FIRST, 0, 1.0)
+    assert (failing.phase, failing.exit_code) == ("over", 137)

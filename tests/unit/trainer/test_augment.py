@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.augment import IMAGENET_MEAN, IMAGENET_STD, LUMA, Augment, colour_matrix, normalise
+from trainer.augment_config import AugmentConfig
 from trainer.augment_parameters import AugmentParameters, Key, draw_parameters
-from trainer.config import AugmentConfig
 
 with warnings.catch_warnings():
     # kornia 0.9 scripts functions at import, which torch calls deprecated.
@@ -37,6 +37,7 @@ def parameters(count: int, **changed: object) -> AugmentParameters:
         order_N4=np.tile(np.arange(4), (count, 1)),
         grayscale_N=np.zeros(count, dtype=np.bool_),
         sigma_N=np.zeros(count),
+        coarse_N=np.ones(count),
     )
     return plain._replace(**changed)  # type: ignore[arg-type]  # fields by name
 
@@ -70,6 +71,21 @@ def test_an_enlarged_crop_needs_no_antialiasing() -> None:
     source = images(1)
     got = to_unit(Augment(CONFIG, "cpu").apply(source, parameters(1, box_N4=np.array([[2, 4, 17, 23]]))))
     torch.testing.assert_close(got, resized(source[:, 2:19, 4:27], antialias=False), atol=2e-6, rtol=0)
+
+
+def test_downsampling_is_torchs_resize_down_and_up_before_the_crop() -> None:
+    """Of the chosen images only, each to its own share; the crop is cut from what is left."""
+    source = images(3)
+    boxes = np.array([[5, 7, 20, 18]] * 3)
+    got = to_unit(
+        Augment(CONFIG, "cpu").apply(source, parameters(3, box_N4=boxes, coarse_N=np.array([0.25, 1.0, 0.5])))
+    )
+    unit_NCHW = source.permute(0, 3, 1, 2).float() / 255
+    for row, size in ((0, (10, 12)), (1, (40, 48)), (2, (20, 24))):
+        small = functional.interpolate(unit_NCHW[[row]], size, mode="bilinear", antialias=True)
+        again = functional.interpolate(small, (40, 48), mode="bilinear", antialias=True)
+        cut = functional.interpolate(again[:, :, 5:25, 7:25], (32, 32), mode="bilinear", antialias=True)
+        torch.testing.assert_close(got[[row]], cut, atol=1e-5, rtol=0)
 
 
 def test_flip_mirrors_the_chosen_images_only() -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from trainer.augment_config import AugmentConfig
 from trainer.augment_parameters import draw_parameters, uniforms
-from trainer.config import AugmentConfig
 
 MANY = [(1, group, view, use) for group in range(400) for view in range(5) for use in range(2)]
 
@@ -66,12 +66,16 @@ def test_frequencies_and_ranges_follow_the_config() -> None:
         blur=0.25,
         jitter_strength=(0.5, 0.3, 1.5, 0.2),
         blur_sigma=(0.7, 2.1),
+        downsample=0.4,
     )
     drawn = draw_parameters(config, MANY, 64, 64)
     count = len(MANY)
+    assert set(drawn.coarse_N) == {0.25, 0.5, 1.0}
+    assert abs((drawn.coarse_N == 0.25).mean() - 0.2) < 4 * (0.2 * 0.8 / count) ** 0.5
     jittered = (drawn.factors_N4 != [1, 1, 1, 0]).any(axis=1)
     for happened, probability in [
-        (drawn.flip_N, 0.3), (jittered, 0.6), (drawn.grayscale_N, 0.1), (drawn.sigma_N > 0, 0.25)
+        (drawn.flip_N, 0.3), (jittered, 0.6), (drawn.grayscale_N, 0.1), (drawn.sigma_N > 0, 0.25),
+        (drawn.coarse_N < 1, 0.4),
     ]:  # fmt: skip
         error = (probability * (1 - probability) / count) ** 0.5
         assert abs(happened.mean() - probability) < 4 * error
@@ -114,11 +118,14 @@ def test_a_shape_that_never_fits_becomes_the_largest_centred_one() -> None:
 
 def test_weak_draws_half_to_whole_crops_and_nothing_else() -> None:
     """`strength = "weak"` ignores the other settings."""
-    drawn = draw_parameters(AugmentConfig(strength="weak", crop_scale=(0.08, 0.1)), MANY, 64, 64)
+    drawn = draw_parameters(
+        AugmentConfig(strength="weak", crop_scale=(0.08, 0.1), downsample=1.0), MANY, 64, 64
+    )
     share = drawn.box_N4[:, 2] * drawn.box_N4[:, 3] / 64**2
     assert 0.48 < share.min() < 0.52
     assert share.max() > 0.95
     assert not drawn.flip_N.any()
     assert not drawn.grayscale_N.any()
     assert (drawn.sigma_N == 0).all()
+    assert (drawn.coarse_N == 1).all()
     assert (drawn.factors_N4 == [1, 1, 1, 0]).all()

@@ -10,7 +10,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.composition import Composition
+from trainer.composition import Composition, RankComposition
 from trainer.permutation import Permutation
 
 
@@ -135,6 +135,27 @@ def test_the_promises_of_ticket_order_hold(rule: Rule) -> None:
         assert len(trained) == rule.reuse or i < first_round or i >= through
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(2, 6))
+def test_ranks_share_every_batch_and_keep_their_groups(world: int, share: int, reuse: int, ring: int) -> None:
+    """Whatever their number: the parts of a step are its batch, those of the ring the ring, and every rank
+    has as many groups of each use, in the order of the whole."""
+    whole = Rule(world * share * reuse, reuse, ring, 1, 11).composition()
+    ranks = [RankComposition(whole, rank, world) for rank in range(world)]
+    assert {(rank.batch_groups, rank.new_groups) for rank in ranks} == {(share * reuse, share)}
+    for step in range(1, (reuse + 2) * ring + 1):
+        batch, parts = whole.batch(step), [rank.batch(step) for rank in ranks]
+        assert {len(part) for part in parts} == {share * reuse}
+        for rank, part in zip(ranks, parts, strict=True):
+            assert part == tuple(use for use in batch if rank.is_mine(use[0]))
+            leaving = {i for i, _ in batch[-whole.new_groups :]}
+            assert {i for i, _ in part[-share:]} == {i for i in leaving if rank.is_mine(i)}
+            of_part, of_whole = (Counter(use for _, use in uses) for uses in (part, batch))
+            assert {use: count * world for use, count in of_part.items()} == of_whole
+        assert sorted(use for part in parts for use in part) == sorted(batch)
+        assert sorted(held for rank in ranks for held in rank.ring(step)) == list(whole.ring(step))
+
+
 def test_the_example_of_the_rule() -> None:
     """As the docstring tells it."""
     composition = Rule(batch=4, reuse=2, ring=2, gap=1, seed=7).composition()
@@ -165,3 +186,9 @@ def test_what_no_rule_can_do_is_refused(rule: Rule, words: str) -> None:
     """`limits.check` tells people before."""
     with pytest.raises(ValueError, match=words):
         rule.composition()
+
+
+def test_ranks_that_do_not_divide_the_slots_are_refused() -> None:
+    """`limits.check` tells people before."""
+    with pytest.raises(ValueError, match="divide 4, got 3"):
+        RankComposition(Rule(batch=8, reuse=2, ring=4, gap=1, seed=0).composition(), 0, 3)

@@ -363,3 +363,35 @@ def test_groups_with_a_cut_caption_are_counted_once_taken() -> None:
         group = describe_images(images, **STAMP, group_id=group_id, draw_seconds=0.1, caption_cut=cut)
         desk.handle(A, group, zmq.Frame(images.tobytes()), 1.0)
     assert (desk.groups_received, desk.captions_cut) == (3, 2)
+
+
+def _following() -> Desk:
+    settings = DeskSettings(
+        session="now", endpoints=("tcp://x",), content="", follows=True, lease_seconds=10.0
+    )
+    return Desk(PLAN, Leases(DoneIds(), target=100, window=4), settings)
+
+
+def test_a_rank_that_follows_waits_for_the_first_ones_content_hash() -> None:
+    """Until then no engine gets a ticket; then the run's does, and another model's is refused."""
+    desk = _following()
+    for worker, content in ((A, "c"), (B, "other")):
+        desk.handle(worker, _hello(worker.decode()), None, 0.0)
+        assert desk.handle(worker, _equipped(content), None, 0.0) == []
+        assert desk.handle(worker, Ready(**STAMP, credit=2), None, 0.0) == []
+    assert [out for out in desk.tick(0.1) if not isinstance(out[1], TrainerHeartbeat)] == []
+    assert desk.peers.equipped == []
+    desk.content = "c"
+    told = {worker: message for worker, message in desk.tick(0.2)}
+    assert isinstance(told[A], Tickets)
+    assert isinstance(told[B], Reject)
+    assert "expected content hash c, got other" in told[B].reason
+    assert desk.peers.equipped == [A]
+
+
+def test_a_rank_that_follows_accepts_at_once_when_it_knows() -> None:
+    """As after a resume."""
+    desk = _following()
+    desk.content = "c"
+    _join(desk, A)
+    assert desk.peers.equipped == [A]

@@ -73,7 +73,17 @@ def test_the_loss_falls_towards_its_floor() -> None:
     first, last = results[0], results[-1]
     assert last.loss_excess < 0.5 * first.loss_excess
     assert first.loss == pytest.approx(first.loss_excess + np.log(2), abs=1e-5), "two positives an anchor"
-    assert set(last.measures()) == {"alignment", "uniformity", "rankme"}
+    measures = last.measures()
+    assert set(measures) == {
+        "alignment",
+        "uniformity",
+        "rankme",
+        "positive_similarity",
+        "negative_similarity",
+    }
+    # Of unit vectors: the squared distance is 2 - 2 x the cosine.
+    assert measures["alignment"] == pytest.approx(2 - 2 * measures["positive_similarity"], abs=1e-5)
+    assert measures["negative_similarity"] < measures["positive_similarity"]
     assert first.lr == pytest.approx(1.5e-3)
 
 

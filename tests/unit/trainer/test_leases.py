@@ -100,6 +100,32 @@ def test_after_three_losses_a_ticket_is_sent_alone_and_two_more_bury_it() -> Non
     assert list(leases.dead) == [0]
 
 
+def test_one_worker_that_comes_and_vanishes_makes_no_dead_letter_while_another_could_draw() -> None:
+    """However often, behind however many sockets; the other then gets the ticket beside new ones."""
+    leases = _leases(window=4)
+    for number in range(40):
+        socket = b"socket %d" % number
+        assert leases.issue(socket, 1, 0.0, [socket, B]) == [0]
+        if number % 2:
+            leases.lose_worker(socket, {socket: "vanisher", B: "good"})
+        else:
+            assert leases.expire(socket, 0.0, 10.0, 11.0, {socket: "vanisher", B: "good"}) == [0]
+    assert leases.dead == {}
+    assert leases.issue(B, 2, 0.0, [B]) == [0, 1]
+
+
+def test_a_ticket_that_kills_every_worker_is_buried_though_each_comes_back_under_its_name() -> None:
+    """Two machines whose workers die of it: three deaths, then two alone, one of them on either machine."""
+    leases = _leases(window=4)
+    deaths = 0
+    while not leases.dead:
+        socket, name = b"socket %d" % deaths, ("left", "right")[deaths % 2]
+        assert leases.issue(socket, 1, 0.0, [socket])[:1] == [0]
+        leases.lose_worker(socket, {socket: name, b"other": ("right", "left")[deaths % 2]})
+        deaths += 1
+    assert deaths == 5
+
+
 def test_a_lone_ticket_makes_a_busy_worker_drain_first() -> None:
     """With every worker busy, one of them gets nothing new until it can take the ticket alone."""
     leases = _leases(window=8)

@@ -110,3 +110,53 @@ def test_the_learning_rate_follows_the_images_that_the_encoder_sees() -> None:
     simclr = _config(train={"objective": "simclr", "batch_groups": 192}, generation={"views": 1})
     assert simclr.batch_images == 384
     assert simclr.peak_lr == _config().peak_lr
+
+
+@pytest.mark.parametrize(
+    ("sections", "ranks", "words"),
+    [
+        ({}, 3, "batch_groups = 64 to be a multiple of the 3 ranks, each of which trains on its part, got"),
+        (
+            {"stream": {"order": "ticket", "max_reuse": 32}},
+            4,
+            "64 / stream.max_reuse = 2 to be a multiple of the 4 ranks",
+        ),
+        ({"stream": {"reuse": "auto", "max_reuse": 4}}, 2, "expected eager with several ranks"),
+        ({"pool": {"dir": "p", "write": True}}, 2, "pool.write: impossible setting: expected one rank"),
+        ({"run": {"mode": "offline"}, "pool": {"dir": "p", "replay": "r"}}, 2, "pool.replay: impossible"),
+        (
+            {"run": {"mode": "mixed"}, "pool": {"dir": "p", "share": 1 / 64}},
+            2,
+            "share x train.batch_groups / 2 ranks = share x 32",
+        ),
+        (
+            {
+                "run": {"mode": "mixed"},
+                "pool": {"dir": "p", "share": 3 / 16},
+                "stream": {"order": "ticket", "max_reuse": 4},
+            },
+            4,
+            "share x train.batch_groups / stream.max_reuse / 4 ranks = share x 4",
+        ),
+    ],
+)
+def test_what_several_ranks_can_not_do_is_refused(sections: dict[str, Any], ranks: int, words: str) -> None:
+    """And one rank can."""
+    limits.check(_config(**sections))
+    with pytest.raises(UserError) as caught:
+        limits.check(_config(**sections), ranks)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"stream": {"order": "ticket", "max_reuse": 16}},
+        {"run": {"mode": "mixed"}, "pool": {"dir": "p", "share": 1 / 16}, "stream": {"order": "ticket"}},
+        {"run": {"mode": "mixed"}, "pool": {"dir": "p", "share": 1 / 16}},
+    ],
+)
+def test_what_several_ranks_can_do_passes(sections: dict[str, Any]) -> None:
+    """The bounds themselves are allowed."""
+    limits.check(_config(**sections), 4)

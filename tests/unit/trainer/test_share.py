@@ -44,6 +44,8 @@ def test_in_ticket_order_every_batch_has_the_same_part_of_either(
         assert pooled == (len(new) * part // slots if not until or (step - 1) * reuse * slots < until else 0)
     for low in range(40):
         assert ending.pool_ids_below(low) == sum(map(ending.is_pools, range(low)))
+        odd = [i for i in range(low) if rule.slot(i) % 2 and ending.is_pools(i)]
+        assert ending.pool_ids_below(low, lambda i: rule.slot(i) % 2 == 1) == len(odd)
     if part and until:
         assert list(ending.pool_ids_from(7)) == [i for i in range(7, 1000) if ending.is_pools(i)]
 

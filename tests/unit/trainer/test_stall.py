@@ -27,14 +27,14 @@ def _status(**fields: Any) -> FeedStatus:
     return FeedStatus(**(usual | fields))
 
 
-def _want(**fields: int) -> Want:
-    usual = {"step": 9, "needed": 8, "fresh": 2}
+def _want(**fields: Any) -> Want:
+    usual: dict[str, Any] = {"step": 9, "needed": 8, "fresh": 2}
     return Want(**(usual | fields))
 
 
 GONE: dict[str, Any] = {"workers": 0, "connected": 0}
 
-CASES: list[tuple[Stall, dict[str, Any], dict[str, int], str]] = [
+CASES: list[tuple[Stall, dict[str, Any], dict[str, Any], str]] = [
     (
         Stall.NO_WORKER_YET,
         GONE | {"joined": 0, "heard_seconds_ago": None},
@@ -64,12 +64,18 @@ CASES: list[tuple[Stall, dict[str, Any], dict[str, int], str]] = [
     (Stall.REUSE_LIMIT, DRAWING, {"reusable": 5, "barred": 9}, "2 of 8 groups are fresh and 5 may be used"),
     (Stall.NO_WORKER_NOW, GONE, {"reusable": 5, "barred": 9}, "every generator has left"),
     (Stall.DECODING, GONE, {"from_pool": True}, "2 of 8 groups are decoded; raise pool.processes"),
+    (
+        Stall.OTHER_RANKS,
+        DRAWING,
+        {"others": ((1, Stall.DRAWING), (3, Stall.NO_CREDIT))},
+        "waits for rank 1 (drawing), rank 3 (no_credit)",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("stall", "status", "want", "words"), CASES)
 def test_the_reason_is_the_one_nearest_to_its_cure(
-    stall: Stall, status: dict[str, Any], want: dict[str, int], words: str
+    stall: Stall, status: dict[str, Any], want: dict[str, Any], words: str
 ) -> None:
     """A side that is not there comes before one that is slow, and the limits before the plain wait."""
     found = diagnose(_want(**want), _status(**status))

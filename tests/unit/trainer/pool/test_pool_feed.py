@@ -89,7 +89,7 @@ def test_the_number_of_processes_changes_nothing(open_feed: OpenFeed) -> None:
 
 
 def test_no_more_than_the_window_is_decoded_ahead(open_feed: OpenFeed) -> None:
-    """Trained groups make room."""
+    """Trained groups make room, which the next look at the feed fills."""
     asked: list[int] = []
 
     def ids() -> Iterator[int]:
@@ -104,6 +104,7 @@ def test_no_more_than_the_window_is_decoded_ahead(open_feed: OpenFeed) -> None:
         feed.wait(0.1)
     assert asked == list(range(8))
     feed.trained([0])
+    feed.take(0)
     assert asked == list(range(9))
 
 

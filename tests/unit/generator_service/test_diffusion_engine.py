@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from generator_service.config import GeneratorConfig
-from generator_service.eager import EagerEngine
+from generator_service.diffusion_engine import DiffusionEngine
 from generator_service.errors import OutOfDeviceMemoryError, TicketError
 from generator_service.model_folder import open_model_folder
 from protocol.errors import UserError
@@ -16,10 +16,10 @@ from protocol.generation import GenerationSpec
 SPEC = GenerationSpec(views=2, size=32, steps=2, sampler="lcm", guidance=(1.0, 3.0))
 
 
-def _engine(folder: Path, spec: GenerationSpec = SPEC, **settings: object) -> EagerEngine:
+def _engine(folder: Path, spec: GenerationSpec = SPEC, **settings: object) -> DiffusionEngine:
     config = GeneratorConfig(model=str(folder), **{"batch_images": 7, "precision": "float32"} | settings)
     opened = open_model_folder(str(folder))
-    return EagerEngine(config, opened, opened.weights_digest(), spec, lambda: False)
+    return DiffusionEngine(config, opened, opened.weights_digest(), spec, lambda: False)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

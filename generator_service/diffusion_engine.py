@@ -1,8 +1,8 @@
-"""The eager engine: diffusers' modules called as they are, on any device."""
+"""The engine for Stable Diffusion's families: one sampler, and whichever `Forward` was chosen."""
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import msgspec
@@ -12,20 +12,21 @@ import torch
 from generator_service.config import GeneratorConfig
 from generator_service.devices import device_name, resolve_device, resolve_dtype
 from generator_service.engine import Abandoned, check_ticket, groups_of
-from generator_service.errors import OutOfDeviceMemoryError
+from generator_service.engine_choice import LIBRARIES, choose
+from generator_service.errors import NonFiniteError, OutOfDeviceMemoryError
 from generator_service.families import load_family
 from generator_service.model_folder import ModelFolder
 from generator_service.sampler import Sampler
+from protocol.errors import UserError
 from protocol.generation import GenerationSpec
 from protocol.identity import digest_of
 from protocol.payload import ImagesNHWC
 from protocol.tickets import Ticket
 
-_LIBRARIES = ("torch", "diffusers", "transformers")
 _WARM_UP_SEED = 20240229
 
 
-class EagerEngine:
+class DiffusionEngine:
     """Pads every draw to the static batch, so that a group's pixels do not depend on its neighbours."""
 
     def __init__(
@@ -35,8 +36,12 @@ class EagerEngine:
         weights: str,
         spec: GenerationSpec,
         abandoned: Abandoned,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Loads and warms up. `weights` is the folder's digest. Raises UserError, DrawAbandonedError."""
+        """Loads, builds where the engine has to be, and warms up. `weights` is the folder's digest.
+
+        Raises UserError, DrawAbandonedError.
+        """
         self._spec = spec
         self._groups = groups_of(config.batch_images, spec)
         if config.threads:
@@ -47,22 +52,37 @@ class EagerEngine:
         torch.backends.cudnn.benchmark = False
         self._device_name = device_name(device)
         model = load_family(folder, device=device, dtype=dtype)
+        # First of all, since it refuses in a moment what an engine would be built for in minutes.
         self._sampler = Sampler(model, spec, groups=self._groups)
+        chosen = choose(config, model, weights, spec, self.batch_images, abandoned, say)
+        if config.engine == "auto":
+            say(f"engine {chosen.name}: {chosen.why}")
+        self._sampler.compute_with(chosen.forward)
         precision = str(dtype).removeprefix("torch.")
         self.content_hash = digest_of({"weights": weights, "generation": msgspec.to_builtins(spec)})
         self.engine_hash = digest_of(
             {
-                "engine": "eager",
+                "engine": chosen.name,
+                **({"built": chosen.digest} if chosen.digest else {}),
                 "precision": precision,
                 "batch_images": self.batch_images,
-                "libraries": {name: version(name) for name in _LIBRARIES},
+                "libraries": {name: version(name) for name in LIBRARIES},
                 "device": self._device_name,
                 # The order of a sum on a CPU follows how it is shared out.
                 "threads": torch.get_num_threads() if device.type == "cpu" else 0,
             }
         )
-        self.summary = f"eager engine on {self._device_name}, {precision}, model {config.model}"
-        self.exact, self.batch_seconds = self._warm_up(abandoned)
+        self.summary = f"{chosen.name} engine on {self._device_name}, {precision}, model {config.model}"
+        try:
+            self.exact, self.batch_seconds = self._warm_up(abandoned)
+        except NonFiniteError as error:
+            raise UserError(
+                "the model overflows",
+                expected=f"latents that are finite in {precision}",
+                got=str(error),
+                where=config.model,
+                mend="set generator.precision to bfloat16 or float32",
+            ) from error
 
     @property
     def batch_images(self) -> int:
@@ -81,11 +101,14 @@ class EagerEngine:
         guidance_N = [scale for ticket in tickets for scale in ticket.guidance]
         guidance_N += [self._spec.guidance[0]] * (spare * views)
         try:
-            images_NHWC = self._sampler.sample(captions, seeds_N, guidance_N, abandoned)
+            images_NHWC, broken = self._sampler.sample(captions, seeds_N, guidance_N, abandoned)
         except (RuntimeError, MemoryError) as error:
             if _is_out_of_memory(error):
                 raise OutOfDeviceMemoryError(self._device_name, self.batch_images, str(error)) from error
             raise
+        guilty = [image for image in broken if image < len(tickets) * views]
+        if guilty:
+            raise NonFiniteError(guilty[0], len(guilty), len(tickets) * views)
         return [images_NHWC[start : start + views] for start in range(0, len(tickets) * views, views)]
 
     def cuts(self, caption: str) -> bool:

@@ -1,0 +1,85 @@
+"""The compiled engine on a CPU: built once, loaded from then on, near eager, exact in every slot."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from generator_service import engine_choice
+from generator_service.config import GeneratorConfig
+from generator_service.diffusion_engine import DiffusionEngine
+from generator_service.model_folder import open_model_folder
+from protocol.errors import UserError
+from protocol.generation import GenerationSpec
+
+SPEC = GenerationSpec(views=2, size=32, steps=2, sampler="lcm", guidance=(1.0, 3.0))
+
+
+def _engine(
+    folder: Path, cache: Path, engine: str, said: list[str] | None = None, spec: GenerationSpec = SPEC
+) -> DiffusionEngine:
+    config = GeneratorConfig(engine=engine, engine_cache=str(cache), batch_images=6, precision="bfloat16")
+    opened = open_model_folder(str(folder))
+    say = (said if said is not None else []).append
+    return DiffusionEngine(config, opened, opened.weights_digest(), spec, lambda: False, say)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.export uses what torch deprecates
+def test_auto_takes_what_is_built_and_says_why(distilled_folder: Path, tmp_path: Path, make_ticket) -> None:
+    """Eager before the build, then compile, whose images are eager's within bfloat16's rounding."""
+    said: list[str] = []
+    eager = _engine(distilled_folder, tmp_path, "auto", said)
+    assert said == ["engine eager: compile is not built: `streamrep engine build` does so"]
+    built = _engine(distilled_folder, tmp_path, "compile")
+    loaded = _engine(distilled_folder, tmp_path, "auto", said)
+    assert said[1:] == ["engine compile: compile is the fastest of those that work, and built"]
+    assert built.engine_hash == loaded.engine_hash != eager.engine_hash
+    assert built.content_hash == eager.content_hash
+    assert loaded.exact
+    tickets = [make_ticket(i, f"caption {i}", views=2, guidance=(1.0, 3.0)) for i in range(3)]
+    got, same = loaded.draw(tickets, lambda: False), built.draw(tickets, lambda: False)
+    for one, other, wanted in zip(got, same, eager.draw(tickets, lambda: False), strict=True):
+        assert np.array_equal(one, other)
+        assert np.abs(one.astype(int) - wanted).mean() < 2
+    alone, *_ = loaded.draw(tickets[2:], lambda: False)
+    assert np.array_equal(alone, got[2])
+
+
+def test_an_engine_that_cannot_be_built_says_why(
+    distilled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """xformers wants its package and CUDA, compile a compiler; neither falls back by itself."""
+    with pytest.raises(UserError, match="expected the package xformers and a CUDA device, got "):
+        _engine(distilled_folder, tmp_path, "xformers")
+    monkeypatch.setattr("torch.export.export", lambda *_, **__: (_ for _ in ()).throw(ValueError("no")))
+    with pytest.raises(UserError, match=r"a C\+\+ compiler, got no; install g\+\+, or choose the eager"):
+        _engine(distilled_folder, tmp_path, "compile")
+
+
+def test_what_cannot_be_drawn_is_refused_before_anything_is_built(
+    distilled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A misspelt sampler does not cost minutes."""
+    monkeypatch.setattr("generator_service.compiled.build_compiled", lambda *_: pytest.fail("built"))
+    spec = GenerationSpec(views=2, size=32, sampler="lmc")
+    with pytest.raises(UserError, match="unknown sampler"):
+        _engine(distilled_folder, tmp_path, "compile", spec=spec)
+
+
+def test_the_recipe_knows_all_that_code_depends_on(
+    distilled_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, shapes, precision, instructions, threads, libraries: each changes the key."""
+    engine = _engine(distilled_folder, Path("unused"), "eager")
+    model = engine._sampler._model
+    first = engine_choice.recipe_of(model, "w", SPEC, 6)
+    assert engine_choice.recipe_of(model, "w", SPEC, 6) == first
+    assert engine_choice.recipe_of(model, "other", SPEC, 6) != first
+    assert engine_choice.recipe_of(model, "w", SPEC, 8) != first
+    monkeypatch.setattr(engine_choice, "cpu_capability", lambda: "AVX2")
+    narrow = engine_choice.recipe_of(model, "w", SPEC, 6)
+    assert narrow != first
+    monkeypatch.setattr(engine_choice, "version", lambda name: "0")
+    assert engine_choice.recipe_of(model, "w", SPEC, 6) != narrow
