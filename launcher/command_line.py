@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         elif name != "captions":
             command.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("keys", help="make, admit, list and revoke the keys of trainer and workers")
+    commands.add_parser("ctl", help="ask a running trainer for its status, a pause, or another mode")
     commands.add_parser("eval", help="judge an encoder: retrieval, kNN, linear probe, few-shot, zero-shot")
     commands.add_parser("ledger", help="ask the ledger of a run about uses, captions, workers, engines")
     commands.add_parser("regenerate", help="draw a group of a run again and compare it with the ledger")

@@ -60,6 +60,10 @@ def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
         from launcher.pool import pool
 
         return pool(argv[1:], interrupts)
+    if argv[:1] == ["ctl"]:
+        from launcher.ctl import ctl
+
+        return ctl(argv[1:])
     if argv[:1] == ["engine"]:
         from launcher.engine import engine
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 from safetensors.torch import load_file, save_file
 
 from protocol.errors import UserError
+from trainer.config import Mode
 
 _NAME = re.compile(r"^step-(\d{9})$")
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
@@ -39,6 +40,10 @@ class TrainedState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """(group_id, uses, last step) of each group that could be used again."""
     order: Literal["arrival", "ticket"] = "arrival"
     """`stream.order` of the steps so far."""
+    modes: tuple[tuple[int, Mode], ...] = ()
+    """(first step, mode) of all modes so far, those that were switched to among them."""
+    file_mode: Mode | None = None
+    """`run.mode` of the run file, from which a switch may have led away."""
     groups_trained: int
     """Distinct groups."""
     uses: int

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from protocol.generation import GenerationSpec
-from trainer.augment_config import AugmentConfig
+from trainer.augment_config import AugmentConfig, Unit
 from trainer.objectives.needs import NEEDS, ObjectiveName
 from trainer.pool.config import PoolConfig
 
-Unit = Annotated[float, Meta(ge=0, le=1)]
+Mode = Literal["online", "offline", "mixed"]
 
 
 class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +28,7 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0
     dir: Annotated[str, Meta(description="where run folders are kept")] = "runs"
     mode: Annotated[
-        Literal["online", "offline", "mixed"],
+        Mode,
         Meta(description="where groups come from: generators, a pool, or a share of each batch from either"),
     ] = "online"
     max_steps: Annotated[
@@ -110,6 +110,18 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = 0
     max_reuse: Annotated[int, Meta(ge=1, le=10**6, description="trainings on one group, at most")] = 1
+    reuse: Annotated[
+        Literal["eager", "auto"],
+        Meta(
+            description="in arrival order: eager fills a batch with used groups at once, so that the trainer"
+            " hardly ever waits; auto uses no more of them than hold its waiting share under waiting_target."
+            " Both stay within max_reuse; auto needs a single trainer rank"
+        ),
+    ] = "eager"
+    waiting_target: Annotated[
+        float,
+        Meta(gt=0, lt=1, description="with reuse = auto, the share of its time that the trainer may wait"),
+    ] = 0.02
     reuse_gap: Annotated[int, Meta(ge=0, description="steps that must lie between two uses of a group")] = 1
     order: Annotated[
         Literal["arrival", "ticket"],

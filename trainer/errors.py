@@ -9,6 +9,7 @@ protocol.errors.StreamrepError
 ├── DeadLetterError          in ticket order one group that no worker can draw ends the run
 ├── PeerFailedError          another rank has failed or died; carries its reason
 ├── NonFiniteLossError       the loss or its gradient is not a number; raised before the weights are touched
+├── SteeredError             somebody asked a waiting trainer for something; the loop does it and goes on
 └── StopRequestedError       somebody asked the run to end; the loop checkpoints and leaves
 """
 
@@ -46,6 +47,10 @@ class PeerFailedError(StreamrepError):
 
 class NonFiniteLossError(StreamrepError):
     """The loss of a step, or a part of its gradient, is infinite or not a number."""
+
+
+class SteeredError(StreamrepError):
+    """A wish came through the control socket while the trainer was waiting."""
 
 
 class StopRequestedError(StreamrepError):

@@ -6,9 +6,15 @@ holds exactly the trainings that are behind the weights.
 
 import json
 import sqlite3
+import time
 from pathlib import Path
+from typing import Literal
 
 from trainer.batch import Batch
+from trainer.config import Mode
+
+Origin = Literal["run file", "ctl"]
+"""Who decided on a mode: the run file at a start, or a person during the run."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS captions (
@@ -40,7 +46,14 @@ CREATE TABLE IF NOT EXISTS dead_letters (
     group_id INTEGER PRIMARY KEY,
     reason TEXT NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS switches (
+    step INTEGER NOT NULL,    -- the first from which it holds
+    setting TEXT NOT NULL,    -- online, offline, mixed, pause or resume
+    origin TEXT NOT NULL,     -- run file or ctl
+    time REAL NOT NULL        -- Unix time
+) STRICT;
 """
+_MODES = "('online', 'offline', 'mixed')"
 
 
 class Ledger:
@@ -85,6 +98,19 @@ class Ledger:
         """Notes tickets that were given up."""
         self._db.executemany("INSERT OR REPLACE INTO dead_letters VALUES (?, ?)", reasons.items())
 
+    def record_switch(self, step: int, setting: Mode | Literal["pause", "resume"], origin: Origin) -> None:
+        """From that step on the run goes on so. A mode takes the place of those recorded for it or later."""
+        self._db.execute("BEGIN")
+        if setting not in ("pause", "resume"):
+            self._db.execute(f"DELETE FROM switches WHERE step >= ? AND setting IN {_MODES}", (step,))
+        self._db.execute("INSERT INTO switches VALUES (?, ?, ?, ?)", (step, setting, origin, time.time()))
+        self._db.execute("COMMIT")
+
+    def modes_after(self, step: int) -> dict[int, Mode]:
+        """Modes by the first step that is to be trained in them, beyond that step."""
+        query = f"SELECT step, setting FROM switches WHERE step > ? AND setting IN {_MODES}"
+        return dict(self._db.execute(query, (step,)).fetchall())
+
     def flush(self) -> None:
         """Brings everything recorded so far to the disk; called before a checkpoint counts as whole."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -94,6 +120,8 @@ class Ledger:
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM uses WHERE step > ?", (step,))
         self._db.execute("DELETE FROM groups WHERE group_id NOT IN (SELECT group_id FROM uses)")
+        # Modes stay: a resumed run switches again at the same step.
+        self._db.execute(f"DELETE FROM switches WHERE step > ? AND setting NOT IN {_MODES}", (step,))
         self._db.execute("DELETE FROM dead_letters")
         self._db.executemany("INSERT INTO dead_letters VALUES (?, ?)", dead_letters.items())
         self._db.execute("COMMIT")

@@ -88,6 +88,10 @@ SELECT step, rank, slot, group_id, use, caption
 FROM uses JOIN groups USING (group_id) JOIN captions USING (caption_id) {where} ORDER BY step, rank, slot
 """,
     ),
+    "switches": Question(
+        text="modes and pauses, with the first step from which each held",
+        sql="SELECT step, setting, origin, time FROM switches ORDER BY step, time",
+    ),
     "dead-letters": Question(
         text="groups that no worker could draw, and why",
         sql="SELECT group_id, reason FROM dead_letters ORDER BY group_id",

@@ -28,33 +28,16 @@ def min_fresh_groups(config: TrainerConfig) -> int:
     return batch if config.stream.max_reuse == 1 else -int(-config.stream.min_fresh * batch // 1)
 
 
+def reuse_max(config: TrainerConfig) -> float:
+    """The highest effective reuse: `stream.max_reuse`, or less where `stream.min_fresh` asks for it."""
+    min_fresh = config.stream.min_fresh
+    return min(config.stream.max_reuse, 1 / min_fresh) if min_fresh else float(config.stream.max_reuse)
+
+
 def check(config: TrainerConfig, ranks: int = 1) -> None:
     """Raises UserError for the first rule that the settings break, with so many trainer ranks."""
-    stream, batch = config.stream, config.train.batch_groups
-    window, ring = window_groups(config), ring_groups(config)
-    _need(
-        window >= batch,
-        "stream.window_groups",
-        f"window_groups >= train.batch_groups = {batch}",
-        str(window),
-        "a batch could never be formed; raise it, or lower train.batch_groups",
-    )
-    _need(
-        stream.max_reuse == 1 or ring >= RING_BATCHES * batch,
-        "stream.ring_groups",
-        f"ring_groups >= {RING_BATCHES} x train.batch_groups = {RING_BATCHES * batch}",
-        str(ring),
-        "raise it, or set it to 0",
-    )
-    _need(
-        stream.max_reuse == 1 or ring >= (stream.reuse_gap + 1) * batch,
-        "stream.reuse_gap",
-        f"(reuse_gap + 1) x train.batch_groups <= ring_groups = {ring}",
-        f"({stream.reuse_gap} + 1) x {batch} = {(stream.reuse_gap + 1) * batch}",
-        "the ring could never fill a batch; lower reuse_gap or raise ring_groups",
-    )
-    if stream.order == "ticket":
-        _check_ticket_order(config)
+    stream = config.stream
+    _check_reuse(config)
     if ranks > 1:
         _check_ranks(config, ranks)
     _check_objective(config)
@@ -82,6 +65,64 @@ def check(config: TrainerConfig, ranks: int = 1) -> None:
         stream.bind,
         "make keys with `streamrep keys trainer` and set stream.keys, bind to tcp://127.0.0.1:PORT, or set"
         " stream.insecure_bind = true on a network that you trust",
+    )
+
+
+def _check_reuse(config: TrainerConfig) -> None:
+    """Bounded reuse. With batches of B groups, R = max_reuse, m = min_fresh, W = window_groups, C =
+    ring_groups and G = reuse_gap, at every moment
+
+        groups trained <= uses <= R x groups trained,    groups leased or received, untrained <= W,
+
+    and a batch has f fresh groups and B - f of the ring, m B <= f <= B. In the long run f >= B / R, so the
+    trainer takes at most R / B steps for each group that generators bring. This can't be kept, and is
+    refused, unless
+
+        W >= B              a batch of fresh groups fits into the window
+        C >= 16 B           the ring mixes groups of many steps (R > 1)
+        C >= (G + 1) B      G batches of the ring are barred, and one is left to fill a batch (R > 1)
+
+    and in ticket order, where f = B / R, R divides B and m <= 1 / R. `stream.reuse = "auto"` chooses f
+    between max(m B, B / R) and B, so it needs R > 1 and arrival order.
+    """
+    stream, batch = config.stream, config.train.batch_groups
+    window, ring = window_groups(config), ring_groups(config)
+    _need(
+        window >= batch,
+        "stream.window_groups",
+        f"window_groups >= train.batch_groups = {batch}",
+        str(window),
+        "a batch could never be formed; raise it, or lower train.batch_groups",
+    )
+    _need(
+        stream.max_reuse == 1 or ring >= RING_BATCHES * batch,
+        "stream.ring_groups",
+        f"ring_groups >= {RING_BATCHES} x train.batch_groups = {RING_BATCHES * batch}",
+        str(ring),
+        "raise it, or set it to 0",
+    )
+    _need(
+        stream.max_reuse == 1 or ring >= (stream.reuse_gap + 1) * batch,
+        "stream.reuse_gap",
+        f"(reuse_gap + 1) x train.batch_groups <= ring_groups = {ring}",
+        f"({stream.reuse_gap} + 1) x {batch} = {(stream.reuse_gap + 1) * batch}",
+        "the ring could never fill a batch; lower reuse_gap or raise ring_groups",
+    )
+    if stream.order == "ticket":
+        _check_ticket_order(config)
+    _need(
+        stream.reuse == "eager" or stream.order == "arrival",
+        "stream.reuse",
+        "eager, since stream.order = ticket fixes the reuse of every group",
+        stream.reuse,
+        "set stream.reuse = eager, or stream.order = arrival",
+    )
+    _need(
+        stream.reuse == "eager" or reuse_max(config) > 1,
+        "stream.reuse",
+        "max_reuse > 1 and min_fresh < 1, between which stream.reuse = auto moves",
+        f"max_reuse = {stream.max_reuse}, min_fresh = {stream.min_fresh:g}",
+        "raise max_reuse or lower min_fresh, or set stream.reuse = eager",
     )
 
 
@@ -115,6 +156,13 @@ def _check_ranks(config: TrainerConfig, ranks: int) -> None:
         f"batch_groups = {what} to be a multiple of the {ranks} ranks, each of which trains on its part",
         f"{new} / {ranks} = {new / ranks:g}",
         "choose a multiple, or other ranks",
+    )
+    _need(
+        config.stream.reuse == "eager",
+        "stream.reuse",
+        "eager with several ranks, each of which would measure its own waiting",
+        f"{config.stream.reuse} on {ranks} ranks",
+        "set stream.reuse = eager, or start one rank",
     )
     for value, where in ((config.pool.write, "pool.write"), (config.pool.replay, "pool.replay")):
         _need(not value, where, "one rank", f"{ranks} ranks", "start one, or leave it out")

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from protocol.errors import StreamrepError, UserError
 from trainer.batch import Batch
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.config import TrainerConfig
+from trainer.control.steering import Steering
 from trainer.done import DoneIds
-from trainer.errors import STOPPING_ERRORS, NonFiniteLossError, StopRequestedError
+from trainer.errors import STOPPING_ERRORS, NonFiniteLossError, SteeredError, StopRequestedError
 from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.metrics import Meter, MetricsLog, Row
@@ -65,6 +67,8 @@ class Loop:
     done: DoneIds
     dead_letters: dict[int, str]
     plan_digest: str
+    steering: Steering
+    """Meets the wishes of people at the opening of each step, and knows the run's modes."""
     stop: threading.Event
     ranks: RankGroup
     reports: RankReports
@@ -95,7 +99,7 @@ class Loop:
                     saved = self.step
         except StopRequestedError:
             self.stop.set()
-        except STOPPING_ERRORS as error:
+        except self._stopping_errors() as error:
             if saved != self.step:
                 self.save()
             self.ranks.settled = True
@@ -109,26 +113,10 @@ class Loop:
 
     def save(self) -> None:
         """Writes a checkpoint of what all ranks trained so far; ledger and pool reach the disk first."""
-        ring = self.reports.rings(self.source.ring_contents())
-        self._note_dead_letters()
+        state = self._state()
         self.ledger.flush()
         if self.recorder:
             self.recorder.seal()
-        state = TrainedState(
-            step=self.step,
-            plan=self.plan_digest,
-            content=self.supply.content,
-            done_low=self.done.low,
-            done_above=tuple(self.done.above),
-            dead_letters=self.dead_letters,
-            ring=ring,
-            order=self.config.stream.order,
-            groups_trained=self.meter.groups_trained,
-            uses=self.meter.uses,
-            images_received=self.meter.images_received,
-            wait_seconds=self.meter.wait_seconds,
-            train_seconds=self.meter.train_seconds,
-        )
         with self.stalls.writing_checkpoint(self.step):
             self.checkpoints.save(state, self.learner.tensors())
         self.ranks.wait_for_all()
@@ -137,9 +125,46 @@ class Loop:
         """With several ranks stopping is a decision of all, where they meet."""
         return self.ranks.world == 1 and self.stop.is_set()
 
+    def _stopping_errors(self) -> tuple[type[StreamrepError], ...]:
+        """After which the last step is checkpointed. With several ranks all must come to the checkpoint."""
+        return STOPPING_ERRORS if self.ranks.world > 1 else (*STOPPING_ERRORS, UserError)
+
+    def _state(self) -> TrainedState:
+        ring = self.reports.rings(self.source.ring_contents())
+        self._note_dead_letters()
+        return TrainedState(
+            step=self.step,
+            plan=self.plan_digest,
+            content=self.supply.content,
+            done_low=self.done.low,
+            done_above=tuple(self.done.above),
+            dead_letters=self.dead_letters,
+            ring=ring,
+            order=self.config.stream.order,
+            modes=tuple(self.steering.modes),
+            file_mode=self.config.run.mode,
+            groups_trained=self.meter.groups_trained,
+            uses=self.meter.uses,
+            images_received=self.meter.images_received,
+            wait_seconds=self.meter.wait_seconds,
+            train_seconds=self.meter.train_seconds,
+        )
+
+    def _next_batch(self) -> tuple[Batch, float]:
+        """The batch of the next step, and the seconds waited for it."""
+        waited = 0.0
+        while True:
+            self.source = self._timed(
+                lambda: self.steering.open_step(self.step + 1, self.source, self._state)
+            )
+            source, before = self.source, self.source.wait_seconds
+            try:
+                return source.next_batch(self.step + 1), waited + source.wait_seconds - before
+            except SteeredError:
+                waited += source.wait_seconds - before
+
     def _train_step(self) -> tuple[Batch, StepResult]:
-        waited_before = self.source.wait_seconds
-        batch = self.source.next_batch(self.step + 1)
+        batch, waited = self._next_batch()
         began = time.monotonic()
         result = self.learner.step(batch)
         self.step = batch.step
@@ -151,9 +176,9 @@ class Loop:
         for group, use in zip(whole.groups, whole.uses, strict=True):
             if use == 1:
                 self.done.add(group.group_id)
-                if self.recorder:
+                if self.recorder and group.source == "online":
                     self.recorder.add(group, batch.step)
-        self.meter.count(whole, self.source.wait_seconds - waited_before, time.monotonic() - began)
+        self.meter.count(whole, waited, time.monotonic() - began)
         return batch, result
 
     def _row(self, result: StepResult) -> Row:
@@ -165,6 +190,8 @@ class Loop:
             "lr": result.lr,
             **self.meter.row(self.config.generation.views, self.supply.status()),
             "ring_groups": self.source.ring_groups + self.reports.other_ring_groups,
+            "reuse": self.supply.reuse,
+            "mode": self.steering.config.run.mode,
             "stalls": self.stalls.seconds,
         }
 

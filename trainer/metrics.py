@@ -9,10 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from monitoring.histogram import Histogram, HistogramCounts
 from trainer.batch import Batch
 from trainer.feed.feed import FeedStatus
 
 Row = dict[str, Any]
+
+USE_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
+AGE_BOUNDS_SECONDS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
 
 class MetricsLog:
@@ -64,6 +68,10 @@ class Meter:
         self._received_before = images_received
         self.images_received = images_received
         self._clock = clock
+        self.use_counts = Histogram(USE_BOUNDS)
+        """Which use of its group each training of this process was: 1 is the first."""
+        self.age_counts = Histogram(AGE_BOUNDS_SECONDS)
+        """Seconds from a group's arrival, or its decoding, to each of its trainings."""
         self.restart()
 
     def restart(self) -> None:
@@ -80,7 +88,10 @@ class Meter:
 
     def count(self, batch: Batch, wait_seconds: float, train_seconds: float) -> None:
         """One step was trained."""
-        groups = len(batch.groups)
+        groups, now = len(batch.groups), self._clock()
+        for group, use in zip(batch.groups, batch.uses, strict=True):
+            self.use_counts.observe(use)
+            self.age_counts.observe(now - group.arrived_seconds)
         self.uses += groups
         self.groups_trained += batch.fresh
         self.wait_seconds += wait_seconds
@@ -103,6 +114,8 @@ class Meter:
             "generated_per_second": (self.images_received - self._interval_received) / elapsed,
             "fresh_fraction": self._interval_fresh / max(1, self._interval_uses),
             "mean_uses": self.uses / max(1, self.groups_trained),
+            "uses": _buckets(self.use_counts.counts()),
+            "age_seconds": _buckets(self.age_counts.counts()),
             "wait_seconds": self.wait_seconds,
             "waiting_share": self._interval_wait / working,
             "step_seconds": self._interval_train / max(1, self._interval_steps),
@@ -113,3 +126,14 @@ class Meter:
             "captions_cut": status.captions_cut,
             "refused": status.refused,
         }
+
+
+def _buckets(counts: HistogramCounts) -> dict[str, int]:
+    """How many observations of this process fell at or below each bound and above the one before it."""
+    names = [*(f"{bound:g}" for bound in counts.bounds), "more"]
+    before = (0, *counts.cumulative)
+    return {
+        name: upto - less
+        for name, upto, less in zip(names, counts.cumulative, before[:-1], strict=True)
+        if upto > less
+    }

@@ -125,6 +125,7 @@ def format_row(
         ("images_per_second", "{:.0f} trained/s"),
         ("generated_per_second", "{:.1f} generated/s"),
         ("fresh_fraction", "fresh {:.0%}"),
+        ("reuse", "reuse {:.3g}"),
         ("waiting_share", "waiting {:.0%}"),
     ):
         if (value := row.get(key)) is not None:

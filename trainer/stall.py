@@ -23,6 +23,7 @@ class Stall(StrEnum):
     DRAWING = "drawing"
     DECODING = "decoding"
     CHECKPOINT = "checkpoint"
+    PAUSED = "paused"
     OTHER_RANKS = "other_ranks"
 
 
@@ -106,6 +107,8 @@ def explain(stall: Stall, want: Want, status: FeedStatus, endpoint: str) -> str:
             )
         case Stall.CHECKPOINT:
             return "the trainer is writing a checkpoint; a full or slow disk holds it up"
+        case Stall.PAUSED:
+            return "somebody paused the run; `streamrep ctl RUN resume` lets it go on"
         case Stall.OTHER_RANKS:
             blocked = ", ".join(f"rank {rank} ({reason.value})" for rank, reason in want.others)
             return f"this rank has its part of the batch and waits for {blocked}"

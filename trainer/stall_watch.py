@@ -48,7 +48,7 @@ class StallWatch:
     def __init__(
         self,
         status: Callable[[], FeedStatus],
-        endpoint: str,
+        endpoint: Callable[[], str],
         progress: Shows,
         write: Callable[[dict[str, Any]], None],
         *,
@@ -78,12 +78,26 @@ class StallWatch:
     def over(self, *, goes_on: bool = True) -> None:
         """What the trainer stood still for has come, or it was asked to stop."""
         lasted = self._timer.lasted
-        told = self._timer.over()
+        told = self._timer.over() or self.standstill.reason is Stall.PAUSED
         self.standstill = Standstill(want=self._last_want, seconds=self.seconds)
         if told:
             self._progress.stall("", self._last_want.step - 1)
             if goes_on:
                 self._progress.say(f"goes on after {lasted:.0f} s")
+
+    def paused(self, step: int) -> None:
+        """Somebody has paused the run after that step; to be called several times a second until `over`.
+        Told once: nobody has to be reminded of what they asked for."""
+        begins = self.standstill.reason is not Stall.PAUSED
+        self._last_want = Want(step=step + 1, needed=0, fresh=0)
+        self._timer.blocked(Stall.PAUSED)
+        self.standstill = Standstill(
+            want=self._last_want, reason=Stall.PAUSED, lasted=self._timer.lasted, seconds=self.seconds
+        )
+        if begins:
+            self._progress.stall("paused", step)
+            self._progress.say(f"paused after step {step}; `streamrep ctl RUN resume` lets it go on")
+            self._write_row(Stall.PAUSED, self._status())
 
     @contextmanager
     def writing_checkpoint(self, step: int) -> Iterator[None]:
@@ -112,15 +126,19 @@ class StallWatch:
         self.standstill = Standstill(want=want, reason=stall, lasted=seconds, seconds=self.seconds)
         if not due:
             return
-        because = explain(stall, want, status, self._endpoint)
+        because = explain(stall, want, status, self._endpoint())
         self._progress.stall(f"stands still: {stall.value.replace('_', ' ')}", want.step - 1)
         self._progress.say(f"step {want.step} has waited {seconds:.0f} s ({stall.value}): {because}")
+        self._write_row(stall, status)
+
+    def _write_row(self, stall: Stall, status: FeedStatus) -> None:
+        want = self._last_want
         self._write(
             {
                 "step": want.step - 1,
                 "time": time.time(),
                 "stall": stall.value,
-                "stall_seconds": seconds,
+                "stall_seconds": self._timer.lasted,
                 "stalls": self.seconds,
                 "workers": status.workers,
                 "connected_workers": status.connected,

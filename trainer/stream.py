@@ -1,11 +1,13 @@
 """The live stream of a run: the feed that workers join, and the source on it, in the order that was chosen.
 
-arrival: ids that are not done → feed → OnlineSource with an empty ring
+arrival: ids that are not done → feed → OnlineSource with its ring
 ticket:  ring of the checkpoint, then new ids → feed → TicketOrderSource, which waits for that ring first
 """
 
 import secrets
 import threading
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from protocol.errors import UserError
 from protocol.keys import TrainerKeys
@@ -21,26 +23,53 @@ from trainer.lockstep import Lockstep
 from trainer.plan import Plan
 from trainer.rank_group import RankGroup
 from trainer.rank_part import part_of, told_endpoint
+from trainer.sources.auto_reuse import AutoReuse
 from trainer.sources.online import OnlineSource
 from trainer.sources.ring import Ring
-from trainer.sources.share import Share, TicketShare
-from trainer.sources.source import Source
-from trainer.sources.ticket_order import TicketOrderSource
+from trainer.sources.share import Modes, Share, TicketShare
 from trainer.sources.wait import Watch
 
 
+@dataclass(frozen=True)
+class Reuse:
+    """What arrival order keeps of its groups over all switches of mode."""
+
+    ring: Ring
+    auto: AutoReuse | None
+
+
+def open_reuse(config: TrainerConfig, ranks: RankGroup) -> Reuse:
+    """This rank's empty ring, and with `stream.reuse = "auto"` the controller of how much it is used."""
+    ring = Ring(
+        capacity=limits.ring_groups(part_of(config, ranks)),
+        max_reuse=config.stream.max_reuse,
+        reuse_gap=config.stream.reuse_gap,
+        # Ranks draw other places of their rings; the seed of a run has 63 bits.
+        seed=config.run.seed + (ranks.rank << 64),
+    )
+    if config.stream.reuse == "eager":
+        return Reuse(ring, None)
+    target = config.stream.waiting_target
+    return Reuse(ring, AutoReuse(reuse_max=limits.reuse_max(config), waiting_target=target))
+
+
 def open_feed(
-    config: TrainerConfig, plan: Plan, state: TrainedState, keys: TrainerKeys | None, ranks: RankGroup
+    config: TrainerConfig,
+    plan: Plan,
+    leases: Leases,
+    content: str,
+    keys: TrainerKeys | None,
+    ranks: RankGroup,
 ) -> Feed:
-    """Binds this rank's socket; nobody is answered until `start`, and with `keys` only admitted workers."""
-    leases = leases_of(config, state, ranks)
+    """Binds this rank's socket; nobody is answered until `start`, and with `keys` only admitted workers. To
+    be called by all ranks or by none."""
 
     def make_desk(bound: str) -> Desk:
         endpoints = ranks.share(told_endpoint(bound, config.stream.advertise, ranks).encode())
         settings = DeskSettings(
             session=secrets.token_hex(8),
             endpoints=tuple(endpoint.decode() for endpoint in endpoints),
-            content=state.content,
+            content=content,
             follows=not ranks.is_first,
             lease_seconds=config.stream.lease_seconds,
         )
@@ -49,47 +78,27 @@ def open_feed(
     return Feed(make_desk, part_of(config, ranks).stream.bind, keys)
 
 
-def open_source(
-    config: TrainerConfig,
-    feed: Feed,
-    state: TrainedState,
-    ranks: RankGroup,
-    stop: threading.Event,
-    watch: Watch | None,
-    lockstep: Lockstep | None,
-) -> Source:
-    """What the loop of an online run takes this rank's part of its batches from."""
-    if config.stream.order == "ticket":
-        rule = composition(config, ranks)
-        return TicketOrderSource(feed, rule, step=state.step, stop=stop, watch=watch, lockstep=lockstep)
-    return open_arrivals(config, feed, ranks, stop, watch, lockstep)
-
-
 def open_arrivals(
     config: TrainerConfig,
     feed: Feed,
+    reuse: Reuse,
     ranks: RankGroup,
     stop: threading.Event,
     watch: Watch | None,
     lockstep: Lockstep | None,
 ) -> OnlineSource:
-    """The source of arrival order, with an empty ring."""
+    """The stream's source of arrival order, for this rank's part of the batches."""
     own = part_of(config, ranks)
-    ring = Ring(
-        capacity=limits.ring_groups(own),
-        max_reuse=config.stream.max_reuse,
-        reuse_gap=config.stream.reuse_gap,
-        # Ranks draw other places of their rings; the seed of a run has 63 bits.
-        seed=config.run.seed + (ranks.rank << 64),
-    )
     return OnlineSource(
         feed,
-        ring,
+        reuse.ring,
         batch_groups=own.train.batch_groups,
         min_fresh_groups=limits.min_fresh_groups(own),
         stop=stop,
         watch=watch,
         lockstep=lockstep,
+        auto_reuse=reuse.auto,
+        backlog=lambda: feed.status().buffered,
     )
 
 
@@ -111,15 +120,21 @@ def whole_composition(config: TrainerConfig) -> Composition:
 
 
 def share_of(config: TrainerConfig) -> Share:
-    """What the pool serves of a run in arrival order that has workers as well."""
-    share = config.pool.share if config.run.mode == "mixed" else 0.0
-    return Share(batch_groups=config.train.batch_groups, share=share, until=config.pool.until)
+    """What the pool serves in arrival order: nothing online, all offline."""
+    pool, batch = config.pool, config.train.batch_groups
+    match config.run.mode:
+        case "online":
+            return Share(batch_groups=batch, share=0.0, until=0)
+        case "offline":
+            return Share(batch_groups=batch, share=1.0, until=0)
+        case "mixed":
+            return Share(batch_groups=batch, share=pool.share, until=pool.until)
 
 
-def ticket_share_of(config: TrainerConfig) -> TicketShare:
-    """The same in ticket order, for all ranks."""
-    share = config.pool.share if config.run.mode == "mixed" else 0.0
-    return TicketShare(whole_composition(config), share=share, until=config.pool.until)
+def ticket_share_of(config: TrainerConfig, modes: Modes) -> TicketShare:
+    """The same in ticket order, for all ranks: groups stay with the source of the mode they came new in."""
+    pool = config.pool
+    return TicketShare(whole_composition(config), share=pool.share, until=pool.until, modes=modes)
 
 
 def check_order(config: TrainerConfig, state: TrainedState, where: str) -> None:
@@ -140,8 +155,11 @@ def check_order(config: TrainerConfig, state: TrainedState, where: str) -> None:
         )
 
 
-def leases_of(config: TrainerConfig, state: TrainedState, ranks: RankGroup) -> Leases:
-    """The ids that this rank's workers are to draw, from a checkpoint to the last step."""
+def leases_of(
+    config: TrainerConfig, state: TrainedState, modes: Modes, ranks: RankGroup, held: Collection[int] = ()
+) -> Leases:
+    """The ids that this rank's workers are to draw, from that state to the last step. `held`: groups of the
+    ring that are at hand."""
     own = part_of(config, ranks)
     window = limits.window_groups(own)
     if config.stream.order == "arrival":
@@ -154,10 +172,16 @@ def leases_of(config: TrainerConfig, state: TrainedState, ranks: RankGroup) -> L
             rank=ranks.rank,
             world=ranks.world,
         )
-    whole, shared = whole_composition(config), ticket_share_of(config)
+    whole, shared = whole_composition(config), ticket_share_of(config, modes)
     rule = RankComposition(whole, ranks.rank, ranks.world)
-    ring = {group_id for group_id, _, _ in whole.ring(state.step)}
+    ring = {group_id for group_id, _, _ in whole.ring(state.step)}.difference(held)
     low, end = min(ring, default=state.done_low), whole.new_ids(config.run.max_steps)
+    never = shared.only_pools_from
+
+    def elsewhere(group_id: int) -> bool:
+        # Beyond the last id that is drawn the target is reached; a search for one more would not end.
+        return (group_id < never and shared.is_pools(group_id)) or not rule.is_mine(group_id)
+
     pooled = shared.pool_ids_below(end, rule.is_mine) - shared.pool_ids_below(state.done_low, rule.is_mine)
     return Leases(
         DoneIds(low, [i for i in range(low, state.done_low) if i not in ring]),
@@ -166,5 +190,5 @@ def leases_of(config: TrainerConfig, state: TrainedState, ranks: RankGroup) -> L
         - pooled,
         window=window,
         in_order=True,
-        elsewhere=lambda group_id: shared.is_pools(group_id) or not rule.is_mine(group_id),
+        elsewhere=elsewhere,
     )

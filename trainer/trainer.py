@@ -16,12 +16,15 @@ from functools import partial
 from typing import Any
 
 from protocol.errors import StreamrepError
-from protocol.keys import TrainerKeys, read_trainer_keys
+from protocol.keys import read_trainer_keys
 from trainer import limits
 from trainer.captions import load_captions
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.class_names import load_class_names
 from trainer.config import TrainerConfig
+from trainer.control.modes import check_ranks, modes_so_far, with_mode
+from trainer.control.opening import open_control
+from trainer.control.steering import Steering
 from trainer.device import on_own_device
 from trainer.done import DoneIds
 from trainer.errors import StopRequestedError
@@ -37,7 +40,7 @@ from trainer.monitor.pages import show
 from trainer.monitor.reading import Observer
 from trainer.objectives.needs import NEEDS
 from trainer.plan import Plan
-from trainer.pool.recorder import open_recorder
+from trainer.pool.recorder import Recorder, open_recorder
 from trainer.process_group import join_ranks
 from trainer.progress import Progress
 from trainer.rank_group import RankGroup
@@ -46,9 +49,11 @@ from trainer.rank_start import Start, check_same_run, check_same_run_file, fresh
 from trainer.report import write_report
 from trainer.run_folder import RunFolder, write_json
 from trainer.scores import Scores
+from trainer.sources.share import Modes
 from trainer.stall import diagnose
 from trainer.stall_watch import StallWatch
 from trainer.stream import check_order
+from trainer.summary import opening_of, summary_of
 from trainer.supply import Supply, open_supply
 
 
@@ -77,45 +82,47 @@ def _lead(
     config: TrainerConfig, plan: Plan, ranks: RankGroup, stop: threading.Event, resolved: dict[str, Any]
 ) -> None:
     """The first rank, which writes the run folder; the only one of most runs."""
-    keys, class_of = _keys(config), _class_of(config, plan)
+    class_of = _class_of(config, plan)
     with ExitStack() as stack:
         folder = stack.enter_context(closing(RunFolder(config.run)))
         checkpoints = Checkpoints(folder.checkpoints, config.train.keep_checkpoints)
         state, tensors = checkpoints.latest() or (fresh_state(plan), None)
-        check_same_run(state, plan, str(folder.path))
-        if config.run.mode != "offline" or not config.pool.replay:
-            check_order(config, state, str(folder.path))
+        ledger = stack.enter_context(closing(Ledger(folder.ledger)))
+        modes, now = _modes(config, plan, state, folder, ledger, ranks)
         Start(state=state, is_new=tensors is None).share(ranks)
         progress = stack.enter_context(closing(Progress(config.run.max_steps, sys.stderr)))
-        supply = open_supply(config, plan, state, keys, ranks)
+        supply = open_supply(now, plan, state, modes, ranks)
         stack.push(_end(supply, ranks))
         write_json(folder.run_json, resolved)
-        progress.say(_opening(config, plan, supply, state, ranks))
+        progress.say(opening_of(now, plan, supply, state, ranks))
         supply.start()
         learner = Learner(config, class_of)
         if tensors is not None or ranks.world > 1:
             learner.load(ranks.same_tensors(tensors or learner.tensors()))
-        ledger = stack.enter_context(closing(Ledger(folder.ledger)))
-        ledger.trim(state.step, state.dead_letters)
-        recorder = open_recorder(config, plan, folder.path, state.step)
-        if recorder is not None:
-            stack.callback(recorder.close)
+        _take_up(ledger, config, state)
+        recorder = _recorder(stack, now, plan, folder, state)
         metrics = stack.enter_context(closing(MetricsLog(folder.metrics, state.step)))
         scores = Scores(_evaluation(config, learner), learner, folder.evaluation, stop)
-        stalls = StallWatch(supply.own_status, supply.endpoint, progress, metrics.append)
-        observer = Observer(config, state, Board(), supply, stalls, checkpoints, folder.path)
+        stalls = StallWatch(supply.own_status, lambda: supply.endpoint, progress, metrics.append)
+        meter = _meter(state)
+        observer = Observer(config, state, Board(), supply, stalls, checkpoints, folder.path, meter)
         stack.enter_context(show(observer))
+        control = open_control(stack, config, now.run.mode, observer, recorder, ranks)
+        again, lockstep = ledger.modes_after(state.step), _lockstep(ranks, supply, stop)
+        steering = Steering(
+            now, modes, again, control, supply, ledger, recorder, stalls, progress, stop, lockstep
+        )
         loop = Loop(
             config=config,
             samples=folder.samples,
             supply=supply,
-            source=supply.open_source(stop, stalls, _lockstep(ranks, supply, stop)),
+            source=steering.open_source(),
             learner=learner,
             ledger=ledger,
             recorder=recorder,
             checkpoints=checkpoints,
             metrics=metrics,
-            meter=_meter(state),
+            meter=meter,
             progress=progress,
             stalls=stalls,
             board=observer.board,
@@ -124,6 +131,7 @@ def _lead(
             done=DoneIds(state.done_low, state.done_above),
             dead_letters=dict(state.dead_letters),
             plan_digest=plan.digest,
+            steering=steering,
             stop=stop,
             ranks=ranks,
             reports=RankReports(ranks, plan, supply),
@@ -132,11 +140,49 @@ def _lead(
         _train(loop, scores, folder, is_new=tensors is None)
 
 
+def _modes(
+    config: TrainerConfig,
+    plan: Plan,
+    state: TrainedState,
+    folder: RunFolder,
+    ledger: Ledger,
+    ranks: RankGroup,
+) -> tuple[Modes, TrainerConfig]:
+    """The run's modes so far, and its settings with the last of them. Raises UserError where the run can't go
+    on so."""
+    where = str(folder.path)
+    check_same_run(state, plan, where)
+    check_ranks(config, state, ledger.modes_after(state.step), ranks.world, where)
+    if config.run.mode != "offline" or not config.pool.replay:
+        check_order(config, state, where)
+    modes = modes_so_far(config.run.mode, state)
+    now = with_mode(config, modes[-1][1])
+    limits.check(now, ranks.world)
+    return modes, now
+
+
+def _take_up(ledger: Ledger, config: TrainerConfig, state: TrainedState) -> None:
+    """Leaves the trainings behind the weights, and notes the mode that a changed run file brings."""
+    ledger.trim(state.step, state.dead_letters)
+    if state.file_mode != config.run.mode:
+        ledger.record_switch(state.step + 1, config.run.mode, "run file")
+
+
+def _recorder(
+    stack: ExitStack, config: TrainerConfig, plan: Plan, folder: RunFolder, state: TrainedState
+) -> Recorder | None:
+    recorder = open_recorder(config, plan, folder.path, state.step)
+    if recorder is not None:
+        stack.callback(recorder.close)
+    return recorder
+
+
 def _follow(config: TrainerConfig, plan: Plan, ranks: RankGroup, stop: threading.Event) -> None:
     """Every other rank."""
-    keys, class_of = _keys(config), _class_of(config, plan)
+    class_of = _class_of(config, plan)
     start = Start.of_first(ranks)
-    supply = open_supply(config, plan, start.state, keys, ranks)
+    modes = modes_so_far(config.run.mode, start.state)
+    supply = open_supply(config, plan, start.state, modes, ranks)
     with ExitStack() as stack:
         stack.push(_end(supply, ranks))
         supply.start()
@@ -177,16 +223,14 @@ def _lockstep(ranks: RankGroup, supply: Supply, stop: threading.Event) -> Lockst
     )
 
 
-def _keys(config: TrainerConfig) -> TrainerKeys | None:
-    return read_trainer_keys(config.stream.keys) if config.run.mode != "offline" else None
-
-
 def _plan(config: TrainerConfig, stop: threading.Event) -> Plan:
     """Raises StopRequestedError where the run was stopped while captions were indexed."""
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    if config.run.mode != "offline":
+        read_trainer_keys(config.stream.keys)  # what is wrong with them is told before captions are read
     captions = load_captions(config.captions, say=say, stopped=stop.is_set)
     return Plan(captions, config.run.seed, config.generation)
 
@@ -208,7 +252,7 @@ def _train(loop: Loop, scores: Scores, folder: RunFolder, *, is_new: bool) -> No
         loop.progress.say(f"stopped after step {loop.step}; the same command goes on from there")
         return
     _save_encoder(loop.learner, folder)
-    write_json(folder.summary, _summary(loop, scores, folder, time.monotonic() - began))
+    write_json(folder.summary, summary_of(loop, scores, folder, time.monotonic() - began))
     loop.progress.say(f"finished; see {loop.write_report()}")
     loop.supply.linger(loop.stop)
 
@@ -233,21 +277,6 @@ def _meter(state: TrainedState) -> Meter:
     )
 
 
-def _opening(config: TrainerConfig, plan: Plan, supply: Supply, state: TrainedState, ranks: RankGroup) -> str:
-    origin = f"goes on after step {state.step}" if state.step else "begins"
-    places = [f"reading {config.pool.dir}"] if config.run.mode != "online" else []
-    if supply.endpoint:
-        admitted = ", for admitted keys only" if config.stream.keys else ""
-        places.append(f"listening at {supply.endpoint}{admitted}")
-    if ranks.world > 1:
-        places.append(f"on {ranks.world} ranks")
-    return (
-        f"run {config.run.name} {origin}: {plan.captions.counts}, batches of"
-        f" {config.train.batch_groups} groups x {config.generation.views} views, peak learning rate"
-        f" {config.peak_lr:.3g}; {' and '.join(places)}"
-    )
-
-
 def _save_encoder(learner: Learner, folder: RunFolder) -> None:
     """Through a temporary folder, so that a reader never sees half an encoder."""
     temporary = folder.encoder.with_name(".encoder")
@@ -255,21 +284,3 @@ def _save_encoder(learner: Learner, folder: RunFolder) -> None:
     learner.save_encoder(temporary)
     shutil.rmtree(folder.encoder, ignore_errors=True)
     temporary.rename(folder.encoder)
-
-
-def _summary(loop: Loop, scores: Scores, folder: RunFolder, seconds: float) -> dict[str, Any]:
-    meter, views = loop.meter, loop.config.generation.views
-    return {
-        "steps": loop.step,
-        "images_generated": meter.images_received,
-        "images_trained": meter.uses * views,
-        "groups_trained": meter.groups_trained,
-        "mean_uses": meter.uses / max(1, meter.groups_trained),
-        "fresh_share": meter.groups_trained / max(1, meter.uses),
-        "waiting_share": meter.wait_seconds / max(1e-9, meter.wait_seconds + meter.train_seconds),
-        "wall_seconds": seconds,
-        **{key: value for key, value in scores.table.get("trained", {}).items() if key != "step"},
-        **{f"{key}_untrained": value for key, value in scores.table.get("untrained", {}).items()},
-        "encoder": str(folder.encoder),
-        "report": str(folder.path / "report.html"),
-    }

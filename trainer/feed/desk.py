@@ -32,8 +32,9 @@ from protocol.messages import (
 from protocol.payload import unpack_images
 from trainer.batch import DrawnGroup
 from trainer.errors import TooManyDeadLettersError
-from trainer.feed.leases import Leases, Received
+from trainer.feed.leases import Leases
 from trainer.feed.peers import Peer, Peers
+from trainer.feed.received import Received
 from trainer.plan import Plan
 
 Outgoing = tuple[bytes, TrainerMessage]
@@ -69,6 +70,7 @@ class Desk:
         self._plan = plan
         self._settings = settings
         self._next_heartbeat = 0.0
+        self._cancelled: list[Outgoing] = []
         self.leases = leases
         self.peers = Peers()
         self.content = settings.content
@@ -142,9 +144,24 @@ class Desk:
         self.leases.lose_worker(identity, self.peers.names)
         self.peers.drop(identity, silent=silent)
 
+    def redeal(self, leases: Leases) -> None:
+        """Other ids are wanted from now on, as after a switch of mode. Workers stay, and are told to drop
+        what they hold; groups that have arrived and are wanted still are kept."""
+        self._cancelled += [
+            (worker, Cancel(**self._stamp, group_ids=group_ids))
+            for worker, group_ids in self.leases.issued.items()
+        ]
+        leases.dead |= self.leases.dead
+        leases.trained += self.leases.trained
+        leases.target += self.leases.trained
+        self.leases = leases
+        arrived = list(self.arrivals)
+        self.arrivals.clear()
+        self.arrivals += [g for g in arrived if leases.receive(g.group_id) is Received.ACCEPTED]
+
     def tick(self, now: float) -> list[Outgoing]:
         """What time alone brings about. To be called several times a second."""
-        outgoing: list[Outgoing] = []
+        outgoing, self._cancelled = self._cancelled, []
         for peer in self.peers.silent(now, self._settings.silence_seconds):
             self.refused["silent_worker"] += 1
             self.lose(peer.identity, silent=True)

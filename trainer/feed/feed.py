@@ -19,6 +19,7 @@ from trainer.batch import DrawnGroup
 from trainer.errors import FeedFailedError
 from trainer.feed.desk import Desk, Outgoing
 from trainer.feed.gate import Gate, key_of
+from trainer.feed.leases import Leases
 
 POLL_MILLISECONDS = 100
 GONE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
@@ -125,6 +126,13 @@ class Feed:
             if self._failure is not None:
                 return
             self._desk.leases.train(group_ids)
+        self._waker.send(b"")
+
+    def redeal(self, leases: Leases) -> None:
+        """Other ids are wanted from now on: see `Desk.redeal`."""
+        with self._changed:
+            self._raise_failure()
+            self._desk.redeal(leases)
         self._waker.send(b"")
 
     def claim(self) -> int:

@@ -13,22 +13,14 @@ never exceed `window`, and no more ids are ever live or trained than `target`.
 import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from enum import Enum
 
 from trainer.done import Deal, DoneIds
 from trainer.feed.live import Live
+from trainer.feed.received import Received
 
 LOSSES_BEFORE_ALONE = 3
 LOSSES_ALONE_BEFORE_DEAD = 2
 FAILURES_BEFORE_DEAD = 2
-
-
-class Received(Enum):
-    """What became of a group that arrived."""
-
-    ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"
-    UNWANTED = "unwanted"
 
 
 class Leases:
@@ -288,6 +280,11 @@ class Leases:
         self.dead[group_id] = reason
 
     # trainer's side
+
+    @property
+    def issued(self) -> dict[bytes, tuple[int, ...]]:
+        """What each worker holds."""
+        return {worker: tuple(sorted(held)) for worker, held in self._held.items()}
 
     def train(self, group_ids: Iterable[int]) -> None:
         """Received groups were trained on for the first time; their slots are free."""

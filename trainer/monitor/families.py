@@ -6,7 +6,7 @@ the gauge `streamrep_trainer_step` alone.
 
 from collections.abc import Mapping
 
-from monitoring.exposition import Family, counter, gauge, info
+from monitoring.exposition import Family, counter, gauge, histogram, info
 from protocol.handshakes import Handshake
 from trainer.metrics import Row
 from trainer.monitor.reading import Reading
@@ -28,6 +28,7 @@ def families(reading: Reading) -> list[Family]:
     return [
         info("streamrep_trainer_info", "Always 1; its label names the run.", {"run": reading.run}),
         *_training(reading),
+        *_reuse(reading),
         *_waiting(reading),
         *_stream(reading),
         *_disk(reading),
@@ -82,10 +83,30 @@ def _training(reading: Reading) -> list[Family]:
     ]
 
 
+def _reuse(reading: Reading) -> list[Family]:
+    return [
+        gauge(
+            "streamrep_trainer_reuse",
+            "Groups of a batch for each fresh one that stream.reuse = auto asks for.",
+            _value(reading.row or {}, "reuse"),
+        ),
+        histogram(
+            "streamrep_trainer_uses",
+            "Which use of its group each training was; 1 is the first.",
+            reading.use_counts,
+        ),
+        histogram(
+            "streamrep_trainer_age_seconds",
+            "Time from the arrival of a group to each of its trainings.",
+            reading.age_counts,
+        ),
+    ]
+
+
 def _waiting(reading: Reading) -> list[Family]:
     still = reading.standstill
     seconds = {stall.value: still.seconds.get(stall.value, 0.0) for stall in Stall}
-    waited = sum(value for cause, value in seconds.items() if cause != Stall.CHECKPOINT)
+    waited = sum(value for cause, value in seconds.items() if cause not in (Stall.CHECKPOINT, Stall.PAUSED))
     return [
         counter(
             "streamrep_trainer_waiting_seconds_total",
@@ -94,7 +115,7 @@ def _waiting(reading: Reading) -> list[Family]:
         ),
         counter(
             "streamrep_trainer_stall_seconds_total",
-            "Time in which the trainer stood still, by cause, checkpoints included.",
+            "Time in which the trainer stood still, by cause, checkpoints and pauses included.",
             seconds,
             "cause",
         ),

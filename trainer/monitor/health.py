@@ -2,7 +2,7 @@
 
 from monitoring.health import Health
 from trainer.monitor.reading import Reading
-from trainer.stall import explain
+from trainer.stall import Stall, explain
 
 
 def health(reading: Reading, stalled_seconds: float) -> Health:
@@ -22,6 +22,9 @@ def health(reading: Reading, stalled_seconds: float) -> Health:
     }
     if reading.status.failure:
         return Health(status="failed", reason=f"the feed stopped: {reading.status.failure}", facts=facts)
+    if still.reason is Stall.PAUSED:
+        why = explain(still.reason, still.want, reading.status, reading.endpoint)
+        return Health(status="healthy", reason=why, facts=facts)
     if still.reason and still.lasted >= stalled_seconds:
         why = explain(still.reason, still.want, reading.status, reading.endpoint)
         return Health(status="stalled", reason=f"stands still for {still.lasted:.0f} s: {why}", facts=facts)

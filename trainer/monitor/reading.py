@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from monitoring.histogram import Histogram, HistogramCounts
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.config import TrainerConfig
 from trainer.feed.feed import FeedStatus
-from trainer.metrics import Row
+from trainer.metrics import AGE_BOUNDS_SECONDS, USE_BOUNDS, Meter, Row
 from trainer.monitor.board import Board
 from trainer.stall_watch import Standstill
+
+_NO_USES = Histogram(USE_BOUNDS).counts()
+_NO_AGES = Histogram(AGE_BOUNDS_SECONDS).counts()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,8 @@ class Reading:
     """Unix time of the newest checkpoint."""
     disk_free_bytes: int
     disk_size_bytes: int
+    use_counts: HistogramCounts = _NO_USES
+    age_counts: HistogramCounts = _NO_AGES
 
 
 class Stream(Protocol):
@@ -66,6 +72,7 @@ class Observer:
     checkpoints: Checkpoints
     folder: Path
     """Of the run."""
+    meter: Meter | None = None
 
     def read(self) -> Reading:
         """The trainer as it is now. Raises OSError when the run's disk can't be asked."""
@@ -83,4 +90,10 @@ class Observer:
             checkpoint_at=self.checkpoints.written_at(),
             disk_free_bytes=disk.free,
             disk_size_bytes=disk.total,
+            **self._histograms(),
         )
+
+    def _histograms(self) -> dict[str, HistogramCounts]:
+        if self.meter is None:
+            return {}
+        return {"use_counts": self.meter.use_counts.counts(), "age_counts": self.meter.age_counts.counts()}

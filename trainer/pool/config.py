@@ -12,7 +12,8 @@ class PoolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str, Meta(description="folder of the pool: tar shards, or StableRep's folders and CSV")
     ] = ""
     write: Annotated[
-        bool, Meta(description="record every group that an online run trains on, and where, in `dir`")
+        bool,
+        Meta(description="record in `dir` every group that workers draw for the run and that is trained on"),
     ] = False
     format: Annotated[
         Literal["webdataset", "folders"],

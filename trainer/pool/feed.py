@@ -82,13 +82,13 @@ class PoolFeed:
 
     @property
     def buffered(self) -> int:
-        """Groups decoded and not handed out."""
-        return sum(group is not None for group in self._ready.values())
+        """Groups decoded and not handed out. For any thread, as `damage` is."""
+        return sum(group is not None for group in list(self._ready.values()))
 
     @property
     def damage(self) -> dict[str, int]:
         """Images of the pool that could not be used, by reason."""
-        return {f"pool_{reason}": count for reason, count in self._pool.damage.reasons.items()}
+        return {f"pool_{reason}": count for reason, count in dict(self._pool.damage.reasons).items()}
 
     def close(self) -> None:
         """Ends the decoding processes."""

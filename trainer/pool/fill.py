@@ -98,7 +98,7 @@ class _Filling:
         self._progress = progress
         self._target = target
         self._done = done
-        watch = StallWatch(feed.status, feed.endpoint, progress, lambda row: None)
+        watch = StallWatch(feed.status, lambda: feed.endpoint, progress, lambda row: None)
         self._wait = Wait(feed, stop, watch)
 
     def run(self) -> None:

@@ -21,9 +21,9 @@ PENDING_GROUPS = 64
 
 
 def open_recorder(config: TrainerConfig, plan: Plan, run_folder: Path, step: int) -> "Recorder | None":
-    """For an online run with `pool.write`, else None. Forgets what the run recorded after `step`, its
+    """For a run with workers and `pool.write`, else None. Forgets what the run recorded after `step`, its
     checkpoint. Raises UserError."""
-    if not config.pool.write or config.run.mode != "online":
+    if not config.pool.write or config.run.mode == "offline":
         return None
     writer = PoolWriter(Path(config.pool.dir), describe(config, plan))
     run = str(run_folder.resolve())

@@ -17,8 +17,7 @@ class RecordedRun:
     """What a run trained on, step by step. Belongs to the training thread."""
 
     def __init__(self, folder: Path, plan: Plan, steps: int) -> None:
-        """Raises UserError where that run has no ledger, was another plan's, trained on a pool's groups, or
-        did not get to `steps`."""
+        """Raises UserError where that run has no ledger, was another plan's, or did not get to `steps`."""
         self._folder = folder
         path = folder / LEDGER
         try:
@@ -35,13 +34,12 @@ class RecordedRun:
         [(last,)] = self._db.execute("SELECT max(step) FROM uses")
         if (last or 0) < steps:
             raise self._refused(f"run.max_steps = {steps} recorded steps", f"{last or 0} steps")
-        [(pooled,)] = self._db.execute("SELECT count(*) FROM groups WHERE source != 'online'")
-        if pooled:
-            raise self._refused("groups that the run drew itself", f"{pooled} that it read from a pool")
-        columns = "SELECT group_id, caption_id, seeds FROM groups LIMIT ?"
-        for group_id, caption, seeds in self._db.execute(columns, (_COMPARED_GROUPS,)):
+        columns = "SELECT group_id, caption_id, seeds, source FROM groups LIMIT ?"
+        for group_id, caption, seeds, source in self._db.execute(columns, (_COMPARED_GROUPS,)):
             ticket = plan.ticket(group_id)
-            if (ticket.caption_id, list(ticket.seeds)) != (caption, json.loads(seeds)):
+            # A group of a pool has the seeds of the images that were taken for it.
+            is_other = source == "online" and list(ticket.seeds) != json.loads(seeds)
+            if ticket.caption_id != caption or is_other:
                 raise self._refused(
                     f"the run's own plan, with caption {caption} for group {group_id}",
                     f"caption {ticket.caption_id}, or other seeds",
@@ -82,6 +80,11 @@ class RecordedRun:
         """Whether no step after `step` uses that group."""
         query = "SELECT 1 FROM uses WHERE group_id = ? AND step > ? LIMIT 1"
         return self._db.execute(query, (group_id, step)).fetchone() is None
+
+    def is_pools(self, group_id: int) -> bool:
+        """Whether the run read that group from its pool, rather than drawing it."""
+        [(source,)] = self._db.execute("SELECT source FROM groups WHERE group_id = ?", (group_id,))
+        return bool(source == "pool")
 
     def digest(self, group_id: int) -> str:
         """xxh3-64 of its pixels."""

@@ -5,9 +5,15 @@ repeats counted, and none afterwards; `until` = 0 is for ever.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 
 from trainer.composition import Composition
+from trainer.config import Mode
+
+Modes = Sequence[tuple[int, Mode]]
+"""What a run's mode was: the first step of each, ascending, from step 1 on."""
 
 
 class Share:
@@ -28,28 +34,55 @@ class Share:
 
 
 class TicketShare:
-    """The rule in ticket order, where the id alone says which source serves a group: the first slots of every
-    block are the pool's. What was new in the steps of `until` stays the pool's at its later uses."""
+    """The rule in ticket order, where the id alone says which source serves a group, at each of its uses: the
+    one of the mode in which it came new. In mode mixed the first slots of every block are the pool's."""
 
-    def __init__(self, composition: Composition, *, share: float, until: int) -> None:
+    def __init__(
+        self, composition: Composition, *, share: float, until: int, modes: Modes = ((1, "mixed"),)
+    ) -> None:
         self._composition = composition
-        self._slots = round(share * composition.new_groups)
-        self._end = composition.new_ids(-(-until // composition.batch_groups)) if until else None
+        slots = round(share * composition.new_groups)
+        end = composition.new_ids(-(-until // composition.batch_groups)) if until else None
+        spans: dict[int, int] = {}
+        for first_step, mode in modes:
+            first = composition.new_ids(first_step - 1)
+            over = end is not None and first >= end
+            spans = {known: pooled for known, pooled in spans.items() if known < first}
+            spans[first] = {"online": 0, "offline": composition.new_groups, "mixed": 0 if over else slots}[
+                mode
+            ]
+            if mode == "mixed" and end is not None and not over:
+                spans[end] = 0
+        self._firsts = sorted(spans)
+        self._slots = [spans[first] for first in self._firsts]
+        """Of each block, from the id of `_firsts` on, how many slots are the pool's."""
 
     def is_pools(self, group_id: int) -> bool:
         """Whether the pool serves that group."""
-        within = self._end is None or group_id < self._end
-        return within and self._composition.slot(group_id) < self._slots
+        span = bisect_right(self._firsts, group_id) - 1
+        return self._composition.slot(group_id) < self._slots[span]
+
+    @property
+    def only_pools_from(self) -> float:
+        """The id from which on no other source serves any; infinite where there is none."""
+        return self._firsts[-1] if self._slots[-1] == self._composition.new_groups else math.inf
 
     def pool_ids_from(self, group_id: int) -> Iterator[int]:
         """The pool's ids from that one on, ascending."""
-        ids = itertools.count(group_id) if self._end is None else range(group_id, self._end)
-        return filter(self.is_pools, ids)
+        if self._slots[-1]:
+            return filter(self.is_pools, itertools.count(group_id))
+        return filter(self.is_pools, range(group_id, self._firsts[-1]))
 
     def pool_ids_below(self, group_id: int, of: Callable[[int], bool] = lambda group_id: True) -> int:
         """How many ids below that one the pool serves, of those that `of` takes, which must depend on an id's
         slot alone."""
-        below = group_id if self._end is None else min(group_id, self._end)
-        rounds, rest = divmod(below, self._composition.new_groups)
-        slots = [slot for slot in range(self._slots) if of(slot)]
-        return rounds * len(slots) + sum(slot < rest for slot in slots)
+        lasts = [*self._firsts[1:], group_id]
+        taken = [[slot for slot in range(slots) if of(slot)] for slots in self._slots]
+        return sum(
+            self._below(min(last, group_id), slots) - self._below(min(first, group_id), slots)
+            for first, last, slots in zip(self._firsts, lasts, taken, strict=True)
+        )
+
+    def _below(self, group_id: int, slots: Sequence[int]) -> int:
+        blocks, rest = divmod(group_id, self._composition.new_groups)
+        return blocks * len(slots) + sum(slot < rest for slot in slots)

@@ -6,7 +6,7 @@ feed ─groups, in any order→ [held by id] ─those that the step names→ Bat
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from trainer.batch import Batch, DrawnGroup
 from trainer.composition import Composition, Held, RankComposition
@@ -29,17 +29,18 @@ class TicketOrderSource:
         watch: Watch | None = None,
         lockstep: Lockstep | None = None,
         pooled: Callable[[int], bool] = lambda group_id: False,
+        held: Mapping[int, DrawnGroup] | None = None,
     ) -> None:
-        """`step`: trained so far. What the ring held then is expected from the feed again. `pooled`: whether
-        a group is read from a pool."""
+        """`step`: trained so far. What the ring held then is expected from the feed again, but for those
+        `held`. `pooled`: whether a group is read from a pool."""
         self._feed = feed
         self._composition = composition
         self._step = step
         self._ring_groups = len(composition.ring(step))
         self._wait = Wait(feed, stop, watch, lockstep)
         self._pooled = pooled
-        self._held: dict[int, DrawnGroup] = {}
-        self._redrawn = {group_id for group_id, _, _ in composition.ring(step)}
+        self._held: dict[int, DrawnGroup] = dict(held or {})
+        self._redrawn = {group_id for group_id, _, _ in composition.ring(step)}.difference(self._held)
         """Of the ring, those that have not come again yet."""
 
     def next_batch(self, step: int) -> Batch:
@@ -89,6 +90,11 @@ class TicketOrderSource:
         for group in batch.groups[-self._composition.new_groups :]:
             del self._held[group.group_id]
         self._feed.trained([g.group_id for g, use in zip(batch.groups, batch.uses, strict=True) if use == 1])
+
+    def ring_held(self) -> dict[int, DrawnGroup]:
+        """The groups of the ring that are at hand, by id: for a source that takes over after this step."""
+        ring = {group_id for group_id, _, _ in self._composition.ring(self._step)}
+        return {group_id: group for group_id, group in self._held.items() if group_id in ring}
 
     @property
     def wait_seconds(self) -> float:

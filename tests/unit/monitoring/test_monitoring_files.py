@@ -33,7 +33,9 @@ SCRAPED_LABELS = {"job", "instance"}
 @pytest.fixture(scope="module")
 def page() -> str:
     """/metrics of a trainer that has done everything once, and of a generator."""
-    row = dict.fromkeys(("lr", "images_per_second", "fresh_fraction", "mean_uses", "ring_groups"), 1.0)
+    row = dict.fromkeys(
+        ("lr", "images_per_second", "fresh_fraction", "mean_uses", "ring_groups", "reuse"), 1.0
+    )
     reading = Reading(
         run="r",
         endpoint="tcp://x",

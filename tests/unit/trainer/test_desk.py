@@ -263,6 +263,28 @@ def test_too_many_dead_letters_end_the_run() -> None:
     assert len(desk.leases.dead) == 20
 
 
+def test_after_a_new_deal_workers_stay_and_drop_what_nobody_wants() -> None:
+    """As after a switch of mode: dead letters and counts go on, and so does a group that is wanted still."""
+    desk = _desk(window=4)
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=4), None, 0.0)
+    _send_group(desk, A, 0, 0.0)
+    _send_group(desk, A, 1, 0.0)
+    desk.arrivals.popleft()
+    desk.leases.train([0])
+    desk.leases.dead[9] = "failed"
+    desk.redeal(Leases(DoneIds(1), target=3, window=4))
+    assert [group.group_id for group in desk.arrivals] == [1]
+    assert (desk.leases.dead, desk.leases.trained, desk.leases.target) == ({9: "failed"}, 1, 4)
+    outgoing = [message for _, message in desk.tick(0.5)]
+    assert [m.group_ids for m in outgoing if isinstance(m, Cancel)] == [(2, 3)]
+    assert [t.group_id for m in outgoing if isinstance(m, Tickets) for t in m.tickets] == [2, 3]
+    desk.redeal(Leases(DoneIds(1), target=0, window=4))
+    assert not [message for _, message in desk.tick(0.6) if isinstance(message, Tickets)]
+    assert _send_group(desk, A, 2, 0.7) == []
+    assert (len(desk.arrivals), desk.refused["unwanted"]) == (0, 1)
+
+
 def test_bytes_that_are_no_message_are_counted() -> None:
     """Known workers are told; strangers get no answer."""
     desk = _desk()

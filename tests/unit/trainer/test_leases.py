@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from trainer.done import DoneIds
-from trainer.feed.leases import Leases, Received
+from trainer.feed.leases import Leases
+from trainer.feed.received import Received
 
 A, B = b"a", b"b"
 

@@ -83,6 +83,26 @@ def test_a_resume_forgets_what_is_newer_than_its_checkpoint(tmp_path: Path) -> N
     assert _rows(path, "SELECT * FROM dead_letters") == [(7, "failed")]
 
 
+def test_switches_outlive_a_resume_and_pauses_do_not(tmp_path: Path) -> None:
+    """A mode waits for its step again; one that is chosen anew takes the place of those that would follow."""
+    path = tmp_path / "ledger.sqlite"
+    ledger = _filled(path)
+    ledger.record_switch(1, "online", "run file")
+    ledger.record_switch(2, "offline", "ctl")
+    ledger.record_switch(3, "pause", "ctl")
+    ledger.record_switch(3, "mixed", "ctl")
+    ledger.trim(1, {})
+    assert ledger.modes_after(1) == {2: "offline", 3: "mixed"}
+    assert ledger.modes_after(2) == {3: "mixed"}
+    assert _rows(path, "SELECT setting FROM switches WHERE step = 3") == [("mixed",)]
+    ledger.record_switch(2, "online", "ctl")
+    ledger.close()
+    assert _rows(path, "SELECT step, setting, origin FROM switches ORDER BY step") == [
+        (1, "online", "run file"),
+        (2, "online", "ctl"),
+    ]
+
+
 def test_readers_may_look_while_a_run_writes(tmp_path: Path) -> None:
     """WAL mode: a reader sees whole steps only, and does not block."""
     path = tmp_path / "ledger.sqlite"

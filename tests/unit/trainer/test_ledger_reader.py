@@ -211,7 +211,7 @@ def test_what_is_no_ledger_is_one_line(tmp_path: Path) -> None:
 def test_a_long_question_can_be_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C is not answered by a line about the file."""
     monkeypatch.setattr("trainer.ledger_reader.INTERRUPT_OPCODES", 1)
-    asked = iter([False] * 50)
+    asked = iter([False] * 100)
     with closing(LedgerReader(path, lambda: next(asked, True))) as reader, pytest.raises(StopRequestedError):
         _ask_often(reader)
 

@@ -29,6 +29,9 @@ def _config(**sections: Any) -> TrainerConfig:
             "min_fresh <= 1 / max_reuse = 0.25, the fresh share in ticket order, got 0.3",
         ),
         ({"stream": {"order": "ticket", "max_reuse": 4, "ring_groups": 64}}, "= 1024, got 64"),
+        ({"stream": {"reuse": "auto", "order": "ticket", "max_reuse": 4}}, "expected eager, since"),
+        ({"stream": {"reuse": "auto"}}, "which stream.reuse = auto moves, got max_reuse = 1, min_fresh = 0"),
+        ({"stream": {"reuse": "auto", "max_reuse": 9, "min_fresh": 1.0}}, "max_reuse = 9, min_fresh = 1"),
         ({"generation": {"views": 1}}, "at least 2 views, since a group's images are each other's positives"),
         ({"generation": {"views": 1}, "train": {"objective": "stablerep+"}}, "at least 2 views"),
         (
@@ -73,6 +76,7 @@ def test_impossible_settings_are_refused(sections: dict[str, Any], words: str) -
         {"stream": {"bind": "tcp://0.0.0.0:5755", "keys": "keys"}},
         {"stream": {"window_groups": 64}},
         {"stream": {"order": "ticket"}},
+        {"stream": {"reuse": "auto", "max_reuse": 2}},
         {"train": {"export": "ema", "ema_decay": 0.999}},
         {"train": {"objective": "simclr"}, "generation": {"views": 1}},
         {"train": {"objective": "clip"}, "generation": {"views": 1}},
@@ -117,6 +121,7 @@ def test_the_learning_rate_follows_the_images_that_the_encoder_sees() -> None:
             4,
             "64 / stream.max_reuse = 2 to be a multiple of the 4 ranks",
         ),
+        ({"stream": {"reuse": "auto", "max_reuse": 4}}, 2, "expected eager with several ranks"),
         ({"pool": {"dir": "p", "write": True}}, 2, "pool.write: impossible setting: expected one rank"),
         ({"run": {"mode": "offline"}, "pool": {"dir": "p", "replay": "r"}}, 2, "pool.replay: impossible"),
         (

@@ -63,6 +63,8 @@ def test_rates_are_of_the_interval_and_totals_of_the_run() -> None:
     assert row["mean_uses"] == pytest.approx(28 / 13)
     assert row["waiting_share"] == pytest.approx(1.0 / 4.0)
     assert row["step_seconds"] == pytest.approx(1.5)
+    assert row["uses"] == {"1": 3, "2": 3, "4": 2}
+    assert row["age_seconds"] == {"100": 8}
     meter.restart()
     now[0] += 1.0
     row = meter.row(2, _status(7))

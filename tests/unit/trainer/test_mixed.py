@@ -11,7 +11,8 @@ from protocol.generation import GenerationSpec
 from trainer.batch import DrawnGroup
 from trainer.captions import Captions
 from trainer.done import DoneIds
-from trainer.feed.leases import Leases, Received
+from trainer.feed.leases import Leases
+from trainer.feed.received import Received
 from trainer.plan import Plan
 from trainer.sources.mixed import MixedSource
 from trainer.sources.online import OnlineSource

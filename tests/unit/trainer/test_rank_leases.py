@@ -57,7 +57,7 @@ def test_in_arrival_order_the_first_undone_ids_are_dealt_round_robin(world: int)
     state = _state(7, 101, (104, 105, 111, 115, 116, 118, 125, 130, 139, 150, 151))
     undone = [i for i in range(101, 10_000) if i not in state.done_above][: (STEPS - 7) * 16]
     for rank in range(world):
-        drawn = _drawn(leases_of(_config(), state, RankGroup(rank=rank, world=world)))
+        drawn = _drawn(leases_of(_config(), state, ((1, "online"),), RankGroup(rank=rank, world=world)))
         assert drawn == undone[rank::world]
 
 
@@ -70,12 +70,13 @@ def test_in_ticket_order_ranks_draw_the_ring_and_the_new_ids_of_their_slots(
     """But for those that a pool serves; each rank in ascending order, so that none waits for ever."""
     pool = {"run": {"mode": "mixed"}, "pool": {"dir": "p", "share": share}} if share else {}
     config = _config(stream={"order": "ticket", "max_reuse": 2}, **pool)
-    whole, pooled = whole_composition(config), ticket_share_of(config)
+    modes = ((1, config.run.mode),)
+    whole, pooled = whole_composition(config), ticket_share_of(config, modes)
     low = whole.new_ids(step)
     needed = {i for i, _, _ in whole.ring(step)} | set(range(low, whole.new_ids(STEPS)))
     everything: list[int] = []
     for rank in range(world):
-        drawn = _drawn(leases_of(config, _state(step, low), RankGroup(rank=rank, world=world)))
+        drawn = _drawn(leases_of(config, _state(step, low), modes, RankGroup(rank=rank, world=world)))
         assert drawn == sorted(drawn)
         assert {whole.slot(i) % world for i in drawn} <= {rank}
         everything += drawn

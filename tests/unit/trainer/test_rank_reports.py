@@ -14,6 +14,7 @@ from trainer.pool.index import PoolImage
 from trainer.rank_group import RankGroup
 from trainer.rank_reports import RankReport, RankReports, merged
 from trainer.supply import Supply
+from trainer.supply_parts import Parts
 
 PLAN = Plan(Captions(["a", "b", "c"]), 5, GenerationSpec(views=2, size=8))
 POOLED = (
@@ -57,7 +58,8 @@ def _group(group_id: int, images: tuple[PoolImage, ...] = ()) -> DrawnGroup:
 
 
 def _supply(dead: dict[int, str], **fields: object) -> Supply:
-    supply = Supply(lambda stop, watch, lockstep: None, "")  # type: ignore[arg-type,return-value]  # not asked for
+    parts = Parts(make_source=lambda stop, watch, lockstep: None)  # type: ignore[arg-type,return-value]  # not asked for
+    supply = Supply(parts, None, "", None)  # type: ignore[arg-type]  # it is never switched
     supply.hear([], dead)
     supply.own_status = lambda: _status(**fields)  # type: ignore[method-assign]  # it has no feed
     return supply

@@ -113,7 +113,7 @@ def test_a_lost_group_ends_the_replay(tmp_path: Path) -> None:
 
 
 def test_what_is_not_this_runs_recording_is_refused(tmp_path: Path) -> None:
-    """No ledger, too few steps, another seed, groups of a pool."""
+    """No ledger, too few steps, another seed, another caption."""
     with pytest.raises(UserError, match="a run with a ledger"):
         RecordedRun(tmp_path / "none", PLAN, 1)
     folder = _record(tmp_path)
@@ -123,8 +123,14 @@ def test_what_is_not_this_runs_recording_is_refused(tmp_path: Path) -> None:
         RecordedRun(folder, Plan(PLAN.captions, 1, PLAN.spec), 5)
     db = sqlite3.connect(folder / "ledger.sqlite")
     assert json.loads(db.execute("SELECT seeds FROM groups").fetchone()[0]) == list(PLAN.ticket(0).seeds)
-    db.execute("UPDATE groups SET source = 'pool' WHERE group_id = 4")
+    # A group of a pool has its images' seeds, and is known for what it is.
+    db.execute("UPDATE groups SET source = 'pool', seeds = '[null, 5]' WHERE group_id = 4")
+    db.commit()
+    recorded = RecordedRun(folder, PLAN, 5)
+    assert [recorded.is_pools(group_id) for group_id in range(6)] == [False] * 4 + [True, False]
+    recorded.close()
+    db.execute("UPDATE groups SET caption_id = 5 WHERE group_id = 4")
     db.commit()
     db.close()
-    with pytest.raises(UserError, match="1 that it read from a pool"):
+    with pytest.raises(UserError, match="with caption 5 for group 4"):
         RecordedRun(folder, PLAN, 5)

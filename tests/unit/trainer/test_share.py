@@ -1,12 +1,15 @@
 """Which part of a batch the pool has: against counting it out."""
 
+import itertools
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import UserError
 from trainer.composition import Composition
-from trainer.config import PoolConfig, RunConfig, StreamConfig, TrainConfig, TrainerConfig
+from trainer.config import Mode, PoolConfig, RunConfig, StreamConfig, TrainConfig, TrainerConfig
 from trainer.limits import check
 from trainer.sources.share import Share, TicketShare
 
@@ -45,6 +48,34 @@ def test_in_ticket_order_every_batch_has_the_same_part_of_either(
         assert ending.pool_ids_below(low, lambda i: rule.slot(i) % 2 == 1) == len(odd)
     if part and until:
         assert list(ending.pool_ids_from(7)) == [i for i in range(7, 1000) if ending.is_pools(i)]
+
+
+def test_after_switches_a_group_stays_with_the_source_it_came_from() -> None:
+    """Counted out from the step at which each id is new."""
+    rule = Composition(batch_groups=8, reuse=2, ring_batches=3, gap=1, seed=3)
+    modes: list[tuple[int, Mode]] = [
+        (1, "mixed"),
+        (3, "online"),
+        (5, "offline"),
+        (8, "mixed"),
+        (11, "offline"),
+    ]
+    share = TicketShare(rule, share=0.25, until=72, modes=modes)
+    expected: dict[int, bool] = {}
+    for step in range(1, 16):
+        mode = [mode for first, mode in modes if first <= step][-1]
+        for place, group_id in enumerate(range(rule.new_ids(step - 1), rule.new_ids(step))):
+            in_part = place % 4 < 1 and (step - 1) * 8 < 72
+            expected[group_id] = {"online": False, "offline": True, "mixed": in_part}[mode]
+    assert {group_id: share.is_pools(group_id) for group_id in expected} == expected
+    for low in expected:
+        assert share.pool_ids_below(low) == sum(expected[group_id] for group_id in range(low))
+    assert share.only_pools_from == rule.new_ids(10)
+    ids = itertools.takewhile(lambda group_id: group_id <= max(expected), share.pool_ids_from(5))
+    assert list(ids) == [group_id for group_id in sorted(expected) if group_id >= 5 and expected[group_id]]
+    ended = TicketShare(rule, share=0.25, until=0, modes=[(1, "offline"), (4, "online")])
+    assert list(ended.pool_ids_from(0)) == list(range(rule.new_ids(3)))
+    assert ended.only_pools_from == math.inf
 
 
 def _mixed(share: float, until: int = 0, order: str = "arrival", max_reuse: int = 1) -> TrainerConfig:

@@ -84,9 +84,9 @@ def test_the_reason_is_the_one_nearest_to_its_cure(
 
 
 def test_every_reason_has_its_sentence() -> None:
-    """One line each; the checkpoint is not diagnosed but told by the loop."""
+    """One line each; checkpoint and pause are not diagnosed but told."""
     for stall in Stall:
         text = explain(stall, _want(), _status(), "tcp://x")
         assert text
         assert "\n" not in text
-    assert set(Stall) - {stall for stall, *_ in CASES} == {Stall.CHECKPOINT}
+    assert set(Stall) - {stall for stall, *_ in CASES} == {Stall.CHECKPOINT, Stall.PAUSED}

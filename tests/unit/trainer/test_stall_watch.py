@@ -41,7 +41,7 @@ class Stepped:
 
 def _watch(clock: Any) -> tuple[StallWatch, Screen, list[dict[str, Any]]]:
     screen, rows = Screen(), list[dict[str, Any]]()
-    watch = StallWatch(lambda: NOBODY, "tcp://x", screen, rows.append, timer=StallTimer(clock))
+    watch = StallWatch(lambda: NOBODY, lambda: "tcp://x", screen, rows.append, timer=StallTimer(clock))
     return watch, screen, rows
 
 

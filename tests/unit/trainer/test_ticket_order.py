@@ -14,7 +14,8 @@ from trainer.captions import Captions
 from trainer.composition import Composition
 from trainer.done import DoneIds
 from trainer.errors import DeadLetterError, StopRequestedError
-from trainer.feed.leases import Leases, Received
+from trainer.feed.leases import Leases
+from trainer.feed.received import Received
 from trainer.plan import Plan
 from trainer.sources.ticket_order import TicketOrderSource
 

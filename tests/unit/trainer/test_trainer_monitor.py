@@ -47,6 +47,7 @@ ROW = {
     "fresh_fraction": 0.25,
     "mean_uses": 4.0,
     "ring_groups": 64,
+    "reuse": 1.5,
 }
 MOVING = Standstill(want=Want(step=13, needed=8, fresh=0), seconds={"drawing": 4.0, "checkpoint": 1.5})
 READING = Reading(
@@ -103,6 +104,9 @@ def test_every_number_of_a_resumed_run(parse_exposition: Callable[[str], dict[st
         "images_per_second": 33.0,
         "fresh_ratio": 0.25,
         "mean_uses": 4.0,
+        "reuse": 1.5,
+        "uses": 0,
+        "age_seconds": 0,
         "loss": 2.5,
         "learning_rate": 1e-3,
         "last_step_timestamp_seconds": 1e9,
@@ -153,6 +157,16 @@ def test_health_knows_short_waits_from_stalls() -> None:
     assert stalled.to_json()["stall"] == "drawing"
     assert stalled.to_json()["stall_seconds"] == 60.0
     assert "the generators are the bottleneck: 2 of 8 groups came" in stalled.reason
+
+
+def test_a_pause_is_no_alarm(parse_exposition: Callable[[str], dict[str, Any]]) -> None:
+    """However long: healthy, named, and no time waited for groups."""
+    still = replace(_blocked(9999.0), reason=Stall.PAUSED, seconds={"drawing": 4.0, "paused": 9999.0})
+    paused = replace(READING, standstill=still)
+    assert (health(paused, 60.0).code, health(paused, 60.0).to_json()["stall"]) == (200, "paused")
+    values = _values(paused, parse_exposition)
+    assert values["waiting_seconds_total"] == 4.0
+    assert values["stall_seconds_total"]["paused"] == 9999.0
 
 
 def test_a_dead_feed_is_a_failure_whatever_else_holds() -> None:
