@@ -2,13 +2,13 @@
 
     noise ──means of channels──> 16 numbers in [0, 1] ─┬─ 2: mixture of the styles ──┐
     name ─────────────────────────> its drawings ──────┴─────────────────────────────┴─> drawing ──┐
-                                                         12: placement, background ────────────────┴─> picture
+                                                         13: placement, background ────────────────┴─> picture
 
 Diffusion pairs every noise with every picture, so that a network has to find out, at many noise levels, what
 the mean of all pictures is that a noisy one could have come from. Here one noise and one name have one
 picture: learning is regression on exact targets, which takes a small fraction of the computing. As the
 numbers are independent and uniform when the noise is normal, the pictures of fresh noises have the placements
-that `placements.py` draws, and mixtures spread evenly over the triangle of the three styles.
+that `placements.py` draws, and mixtures of the three styles most of which look like one of them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from placements import NUMBERS, Drawings, backgrounds_of, compose, premultiply, transforms_of
+from placements import Drawings, backgrounds_of, compose, premultiply, transforms_of
 from torch import Tensor
 
 STYLES = ("noto", "twemoji", "fluent")
+DRAWING, MIXTURE = slice(0, 4), slice(12, 14)
+BACKGROUND = [*range(4, 12), 14]
+"""Columns of a noise's numbers. The last came when the model had already learnt the others."""
+SHARPNESS = 2.0
+"""Power of a mixture's weights: 1 spreads them evenly, which blurs; with more one style stands out."""
 
 
 def channel_means(noise: Tensor) -> Tensor:
@@ -33,9 +38,12 @@ def uniforms(noise: Tensor) -> Tensor:
 
 
 def mixtures(uniform: Tensor) -> Tensor:
-    """(N, 2) numbers in [0, 1] -> (N, 3) weights that sum to 1, spread evenly over all such weights."""
+    """(N, 2) numbers in [0, 1] -> (N, 3) weights that sum to 1: spread evenly over all such weights, then
+    sharpened.
+    """
     low, high = uniform.amin(1), uniform.amax(1)
-    return torch.stack([low, high - low, 1 - high], dim=1)
+    weights = torch.stack([low, high - low, 1 - high], dim=1) ** SHARPNESS
+    return weights / weights.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +61,11 @@ class Looks:
         """
         uniform = uniforms(noise)
         neutral = torch.tensor([1.0, 0.5, 0.5, 0.5], device=noise.device)
-        placement = torch.lerp(neutral, uniform[:, :4], spread)
-        weights = mixtures(uniform[:, NUMBERS : NUMBERS + 2])
+        placement = torch.lerp(neutral, uniform[:, DRAWING], spread)
+        weights = mixtures(uniform[:, MIXTURE])
         looks = self.images[rows].float() / 255
         mixed = (weights.view(-1, len(STYLES), 1, 1, 1) * looks).sum(1)
-        return compose(mixed, transforms_of(placement), backgrounds_of(uniform[:, 4:NUMBERS]))
+        return compose(mixed, transforms_of(placement), backgrounds_of(uniform[:, BACKGROUND]))
 
 
 def load_looks(drawings: Drawings, device: torch.device) -> Looks:

@@ -1,8 +1,7 @@
 """Drawings placed at random: what every image in this example is trained and judged on.
 
-A drawing is scaled by 0.6 to 1, turned by up to 15 degrees, shifted, and laid over a white background, one
-of a random colour, or a gradient of two. The caption tells none of it, so a generator has to draw it from
-its noise. Nothing is mirrored: letters, flags and arrows would change their meaning.
+A drawing is scaled by 0.6 to 1, turned by up to 15 degrees, shifted, and laid over white, or over two random
+colours that meet in a soft edge. The caption tells none of it, so a generator has to draw it from its noise. Nothing is mirrored: letters, flags and arrows would change their meaning.
 """
 
 from __future__ import annotations
@@ -24,8 +23,12 @@ EMBEDDED = Path(__file__).resolve().parents[2] / "trainer" / "embedded"
 SIZE = 64
 MIN_SCALE = 0.6
 MAX_DEGREES = 15.0
-NUMBERS = 12
-"""Numbers in [0, 1] that decide a placement: four of the drawing's, eight of the background's."""
+WHITE_SHARE = 0.1
+MAX_OFFSET = 0.6
+"""Of the edge between two colours from the middle; 1 is half the width of an image."""
+EDGE_WIDTH = 0.25
+NUMBERS = 13
+"""Numbers in [0, 1] that decide a placement: four of the drawing's, nine of the background's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,16 +103,15 @@ def transform(scale: Tensor, angle: Tensor, shift_x: Tensor, shift_y: Tensor) ->
 
 
 def backgrounds_of(uniform: Tensor) -> Tensor:
-    """(N, 8) numbers in [0, 1] -> (N, 3, 64, 64) in [0, 1]: a third each of white, of one colour, and of
-    linear gradients.
-    """
-    kind, angle = uniform[:, 0], 2 * math.pi * uniform[:, 1].view(-1, 1, 1)
+    """(N, 9) numbers in [0, 1] -> (N, 3, 64, 64) in [0, 1]: white, or two colours on the two sides of an edge."""
+    white, angle = uniform[:, 0] < WHITE_SHARE, 2 * math.pi * uniform[:, 1].view(-1, 1, 1)
     first, second = uniform[:, 2:5, None, None], uniform[:, 5:8, None, None]
+    offset = MAX_OFFSET * (2 * uniform[:, 8].view(-1, 1, 1) - 1)
     axis = torch.linspace(-1, 1, SIZE, device=uniform.device)
-    ramp = torch.cos(angle) * axis.view(1, 1, SIZE) + torch.sin(angle) * axis.view(1, SIZE, 1)
-    mix = (0.5 + 0.5 * ramp).clamp(0, 1) * (kind > 2 / 3).view(-1, 1, 1)
+    across = torch.cos(angle) * axis.view(1, 1, SIZE) + torch.sin(angle) * axis.view(1, SIZE, 1)
+    mix = (0.5 + (across - offset) / EDGE_WIDTH).clamp(0, 1)
     backgrounds = torch.lerp(first, second, mix.unsqueeze(1))
-    backgrounds[kind < 1 / 3] = 1.0
+    backgrounds[white] = 1.0
     return backgrounds
 
 

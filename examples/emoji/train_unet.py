@@ -48,7 +48,6 @@ FIRST_TIMESTEP = 999
 CAPTION_DROPOUT = 0.05
 """Share of empty captions, so that guidance by a second pass works for those who want it."""
 READING_WEIGHT = 0.3
-LEAST_SPREAD = 0.1
 BETA = 0.5
 """Errors of latents below it count by their square, those above by their size."""
 
@@ -172,7 +171,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=float, default=math.inf, help="minutes after which training ends anyway"
     )
-    parser.add_argument("--spread", type=float, default=0.5, help="of placements, in the end")
+    parser.add_argument("--first-spread", type=float, default=0.1, help="of placements, in the beginning")
+    parser.add_argument("--spread", type=float, default=1.0, help="of placements, in the end")
     parser.add_argument("--spread-steps", type=int, default=3000, help="steps after which it is reached")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=6e-4)
@@ -218,7 +218,7 @@ def main() -> None:
         progress = max(step / arguments.steps, (seconds + elapsed) / (60 * arguments.budget))
         optimizer.param_groups[0]["lr"] = learning_rate(progress, step, arguments.lr)
         grown = min(1.0, step / max(1, arguments.spread_steps))
-        data.spread = LEAST_SPREAD + (arguments.spread - LEAST_SPREAD) * grown
+        data.spread = arguments.first_spread + (arguments.spread - arguments.first_spread) * grown
         noise, latents, states, codes = data.draw(arguments.batch)
         with torch.autocast(device.type, torch.bfloat16):
             v = unet(noise.contiguous(memory_format=torch.channels_last), times, states).sample.float()

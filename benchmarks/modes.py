@@ -1,0 +1,175 @@
+"""Pool, fresh stream or replay: what do an encoder's images have to be?
+
+    streamrep pool ─→ superset: C captions x M images, drawn once
+                          │ served(arm, visit): which images
+    plan of tickets ──────┴─→ Learner, one run an arm and seed ─→ Evaluation ─→ runs.jsonl ─→ tables
+
+The arms of a seed start from the same weights, visit the same captions in the same order and augment the
+n-th image alike; they differ only in which image of the caption it is, so that each seed is one pair of every
+two arms. The last arms train for fewer steps: they draw about as many images as the largest pool, and as the
+replay. A run that has ended is in runs.jsonl, and is not repeated.
+
+Usage: streamrep bench modes [--captions 300] [--visits 40] [--seeds 5] [--folder runs/modes]
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.arms import Arm, arms_of, served
+from benchmarks.environment import environment
+from benchmarks.intervals import write_intervals
+from benchmarks.modes_table import CHANCES, compare, tables
+from benchmarks.superset import Superset, choose_captions, fill, read
+from launcher.command_line import split
+from launcher.run_file import RunFile, load
+from protocol.identity import digest_of
+from trainer.batch import Batch, DrawnGroup
+from trainer.evaluation.evaluate import Evaluation
+from trainer.learner import Learner
+from trainer.plan import Plan
+
+RESULT = Path("benchmarks/results/modes.json")
+PICTURE = Path("docs/images/modes.svg")
+VIEWS = 3
+POOLS = (1, 2, 4, 10)
+REUSE = 4
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draws, trains, judges what is missing; prints tables, writes JSON and a plot."""
+    words, overrides = split(list(argv))
+    options = _parser().parse_args(words)
+    captions, images = choose_captions(options.captions), options.visits * VIEWS
+    runs = [
+        (arm, seed) for seed in range(options.seeds) for arm in arms_of(options.visits, POOLS, REUSE, VIEWS)
+    ]
+    config = load(None, ["--generation.views", str(VIEWS), *overrides])
+    fill(options.folder, captions, images, VIEWS)
+    superset = read(options.folder, captions, images)
+    ended = _Ended(options.folder / "runs.jsonl", config, superset)
+    for number, (arm, seed) in enumerate(runs, start=1):
+        if not ended.has(arm, seed):
+            print(f"run {number} of {len(runs)}: {arm.name}, seed {seed}", file=sys.stderr, flush=True)
+            ended.add(arm, seed, run(config, superset, arm, seed))
+    rows = [ended.row(arm, seed) for arm, seed in runs]
+    result = {
+        "question": "what images an encoder has to be trained on: a pool's, fresh ones, or replayed ones",
+        "captions": len(captions),
+        "images_a_caption": images,
+        "views": VIEWS,
+        "superset": superset.digest,
+        "fill_seconds": superset.fill_seconds,
+        "picture_bytes": superset.picture_bytes,
+        "run": msgspec.to_builtins(config),
+        "arms": compare(rows, superset),
+        "runs": rows,
+        "environment": environment(),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_intervals(options.picture, result["arms"], CHANCES)
+    print(tables(result["arms"]))
+    print(f"written to {options.out} and {options.picture}")
+    return 0
+
+
+def run(config: RunFile, superset: Superset, arm: Arm, seed: int) -> dict[str, Any]:
+    """Trains an encoder as the arm tells, and judges it; also how long that took."""
+    groups = arm.visits * len(superset.captions)
+    steps = groups // config.train.batch_groups
+    settings = msgspec.structs.replace(config.run, seed=seed, max_steps=steps)
+    config = msgspec.structs.replace(config, run=settings)
+    plan = Plan(superset.captions, seed, config.generation)
+    learner = Learner(config)
+    began, excess = time.monotonic(), 0.0
+    for step in range(1, steps + 1):
+        excess = learner.step(batch(plan, superset, arm, step, config.train.batch_groups)).loss_excess
+        if step % 50 == 0:
+            left = (time.monotonic() - began) / step * (steps - step)
+            print(
+                f"  step {step}/{steps}, excess {excess:.3f}, {left:.0f} s left", file=sys.stderr, flush=True
+            )
+    seconds = time.monotonic() - began
+    evaluation = Evaluation(config.eval, config.augment.crop_size, learner.device)
+    return {
+        "steps": steps,
+        "images_trained": steps * config.train.batch_groups * VIEWS,
+        "images_drawn": arm.images_drawn(VIEWS) * len(superset.captions),
+        "bytes_stored": arm.pool_images * len(superset.captions) * superset.picture_bytes,
+        "train_seconds": seconds,
+        "loss_excess": excess,
+        **evaluation.evaluate(learner.encode),
+    }
+
+
+def batch(plan: Plan, superset: Superset, arm: Arm, step: int, count: int) -> Batch:
+    """The batch of step 1, 2, ... of an arm."""
+    tickets = [plan.ticket(group) for group in range((step - 1) * count, step * count)]
+    groups = tuple(
+        DrawnGroup(
+            ticket=ticket,
+            images_NHWC=superset.images[ticket.caption_id][served(arm, ticket, plan.run_seed)],
+            source="pool",
+            worker="",
+            content="",
+            engine="",
+            digest="",
+            arrived_seconds=0.0,
+        )
+        for ticket in tickets
+    )
+    # Every use is its ticket's first, also of a replayed image: so the arms augment alike.
+    return Batch(step=step, groups=groups, uses=(1,) * count)
+
+
+class _Ended:
+    """Runs that have ended, a line each, under a key of all that decides them."""
+
+    def __init__(self, path: Path, config: RunFile, superset: Superset) -> None:
+        self._path = path
+        self._base = {"superset": superset.digest, "run": msgspec.to_builtins(config)}
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        # A line that was cut off by a kill is a run that has not ended.
+        whole = [line for line in lines if line.endswith("}")]
+        self._rows = {row["key"]: row for row in map(json.loads, whole)}
+
+    def _key(self, arm: Arm, seed: int) -> str:
+        return digest_of({**self._base, "arm": msgspec.to_builtins(arm), "seed": seed})
+
+    def has(self, arm: Arm, seed: int) -> bool:
+        return self._key(arm, seed) in self._rows
+
+    def row(self, arm: Arm, seed: int) -> dict[str, Any]:
+        found: dict[str, Any] = self._rows[self._key(arm, seed)]
+        return found
+
+    def add(self, arm: Arm, seed: int, found: dict[str, Any]) -> None:
+        row = {"key": self._key(arm, seed), "arm": arm.name, "kind": arm.kind, "seed": seed, **found}
+        self._rows[row["key"]] = row
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps(row))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="streamrep bench modes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--captions", type=int, default=300, help="of the embedded ones")
+    add("--visits", type=int, default=40, help="of a caption, with 3 images each; that many are drawn")
+    add("--seeds", type=int, default=5, help="runs of each arm; at least 2, for intervals")
+    add(
+        "--folder", type=Path, default=Path("runs/modes"), help="of the superset and the runs that have ended"
+    )
+    add("--out", type=Path, default=RESULT)
+    add("--picture", type=Path, default=PICTURE)
+    return parser
