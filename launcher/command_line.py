@@ -23,6 +23,7 @@ TRAINER_SECTIONS = (
     "augment",
     "eval",
     "monitor",
+    "log",
 )
 SECTIONS = {
     "up": (*TRAINER_SECTIONS, "generator"),

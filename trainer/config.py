@@ -8,6 +8,7 @@ from protocol.generation import GenerationSpec
 from trainer.augment_config import AugmentConfig, Unit
 from trainer.objectives.needs import NEEDS, ObjectiveName
 from trainer.pool.config import PoolConfig
+from trainer.trackers.config import LogConfig
 
 Mode = Literal["online", "offline", "mixed"]
 
@@ -276,6 +277,7 @@ class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     augment: AugmentConfig = AugmentConfig()
     eval: EvalConfig = EvalConfig()
     monitor: MonitorConfig = MonitorConfig()
+    log: LogConfig = LogConfig()
 
     @property
     def batch_images(self) -> int:

@@ -22,15 +22,15 @@ from trainer.config import TrainerConfig
 from trainer.control.steering import Steering
 from trainer.done import DoneIds
 from trainer.errors import STOPPING_ERRORS, NonFiniteLossError, SteeredError, StopRequestedError
+from trainer.journal import Journal
 from trainer.learner import Learner
 from trainer.ledger import Ledger
-from trainer.metrics import Meter, MetricsLog, Row
+from trainer.metrics import Meter, Row
 from trainer.monitor.board import Board
 from trainer.pool.recorder import Recorder
 from trainer.progress import Progress
 from trainer.rank_group import RankGroup
 from trainer.rank_reports import RankReports, merged
-from trainer.samples import save_samples
 from trainer.sources.source import Source
 from trainer.stall_watch import StallWatch
 from trainer.step_result import StepResult
@@ -45,7 +45,6 @@ class Loop:
     closed by `trainer.train`."""
 
     config: TrainerConfig
-    samples: Path
     supply: Supply
     source: Source
     learner: Learner
@@ -53,7 +52,7 @@ class Loop:
     recorder: Recorder | None
     """Takes what is trained on for the first time to a pool."""
     checkpoints: Checkpoints
-    metrics: MetricsLog
+    journal: Journal
     meter: Meter
     progress: Progress
     stalls: StallWatch
@@ -88,7 +87,7 @@ class Loop:
                     row |= self._evaluate(batch)
                 if evaluating or self._is_due(self.config.train.log_every):
                     row |= result.measures()
-                    self.metrics.append(row)
+                    self.journal.row(row)
                     self.meter.restart()
                 if evaluating:
                     self._timed(self.write_report)
@@ -197,7 +196,7 @@ class Loop:
 
     def _evaluate(self, batch: Batch) -> dict[str, float]:
         def evaluate() -> dict[str, float]:
-            save_samples(self.samples, batch)
+            self.journal.batch(batch)
             with suppress(StopRequestedError):  # the loop will see it, where the ranks meet
                 return self.evaluate(self.step)
             return {}

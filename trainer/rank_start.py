@@ -9,6 +9,7 @@ from trainer.checkpoint import TrainedState
 from trainer.config import CaptionsConfig, EvalConfig, MonitorConfig, TrainerConfig
 from trainer.plan import Plan
 from trainer.rank_group import RankGroup
+from trainer.trackers.config import LogConfig
 
 
 class Start(Struct, frozen=True, kw_only=True):
@@ -73,6 +74,7 @@ def check_same_run_file(config: TrainerConfig, plan: Plan, ranks: RankGroup) -> 
         train=replace(config.train, device="", threads=0),
         eval=EvalConfig(),
         monitor=MonitorConfig(),
+        log=LogConfig(),
     )
     own = digest_of({"plan": plan.digest, "config": msgspec.to_builtins(compared)})
     told = [digest.decode() for digest in ranks.share(own.encode())]

@@ -30,6 +30,7 @@ from trainer.done import DoneIds
 from trainer.errors import StopRequestedError
 from trainer.evaluation.evaluate import Evaluation
 from trainer.follower import Follower
+from trainer.journal import Journal
 from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.lockstep import Lockstep
@@ -55,6 +56,7 @@ from trainer.stall_watch import StallWatch
 from trainer.stream import check_order
 from trainer.summary import opening_of, summary_of
 from trainer.supply import Supply, open_supply
+from trainer.trackers.open import open_trackers
 
 
 def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]) -> None:
@@ -102,6 +104,7 @@ def _lead(
         _take_up(ledger, config, state)
         recorder = _recorder(stack, now, plan, folder, state)
         metrics = stack.enter_context(closing(MetricsLog(folder.metrics, state.step)))
+        trackers = open_trackers(stack, config.log, folder.path, resolved, state.step)
         scores = Scores(_evaluation(config, learner), learner, folder.evaluation, stop)
         stalls = StallWatch(supply.own_status, lambda: supply.endpoint, progress, metrics.append)
         meter = _meter(state)
@@ -114,14 +117,13 @@ def _lead(
         )
         loop = Loop(
             config=config,
-            samples=folder.samples,
             supply=supply,
             source=steering.open_source(),
             learner=learner,
             ledger=ledger,
             recorder=recorder,
             checkpoints=checkpoints,
-            metrics=metrics,
+            journal=Journal(metrics, folder.samples, trackers),
             meter=meter,
             progress=progress,
             stalls=stalls,

@@ -1,7 +1,8 @@
 """Drawings placed at random: what every image in this example is trained and judged on.
 
 A drawing is scaled by 0.6 to 1, turned by up to 15 degrees, shifted, and laid over white, or over two random
-colours that meet in a soft edge. The caption tells none of it, so a generator has to draw it from its noise. Nothing is mirrored: letters, flags and arrows would change their meaning.
+colours that meet in a soft edge. The caption tells none of it, so a generator has to draw it from its noise.
+Nothing is mirrored: letters, flags and arrows would change their meaning.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ def transform(scale: Tensor, angle: Tensor, shift_x: Tensor, shift_y: Tensor) ->
 
 
 def backgrounds_of(uniform: Tensor) -> Tensor:
-    """(N, 9) numbers in [0, 1] -> (N, 3, 64, 64) in [0, 1]: white, or two colours on the two sides of an edge."""
+    """(N, 9) numbers in [0, 1] -> (N, 3, 64, 64) in [0, 1]: white, or two colours beside an
+    edge.
+    """
     white, angle = uniform[:, 0] < WHITE_SHARE, 2 * math.pi * uniform[:, 1].view(-1, 1, 1)
     first, second = uniform[:, 2:5, None, None], uniform[:, 5:8, None, None]
     offset = MAX_OFFSET * (2 * uniform[:, 8].view(-1, 1, 1) - 1)

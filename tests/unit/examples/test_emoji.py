@@ -46,19 +46,23 @@ def test_a_drawing_shrinks_and_moves_as_told(example: Path) -> None:
     assert (row[33:] > 0.99).all()
 
 
-def test_backgrounds_are_white_plain_and_gradient_by_thirds(example: Path) -> None:
-    """The first number decides the kind; a gradient runs along the angle from one colour to the other."""
+def test_backgrounds_are_white_or_two_colours_that_meet(example: Path) -> None:
+    """The first number decides; the edge lies across the angle, shifted by the last number."""
     from placements import backgrounds_of
 
-    uniform = torch.rand(4, 8, generator=torch.Generator().manual_seed(0))
-    uniform[:, 0] = torch.tensor([0.2, 0.5, 0.8, 0.8])
-    uniform[3, 1] = 0.25
-    white, plain, gradient, downwards = backgrounds_of(uniform)
+    uniform = torch.rand(4, 9, generator=torch.Generator().manual_seed(0))
+    uniform[:, 0] = torch.tensor([0.09, 0.11, 0.9, 0.9])
+    uniform[:, 1] = torch.tensor([0.0, 0.0, 0.25, 0.0])
+    uniform[:, 8] = torch.tensor([0.5, 0.5, 0.5, 1.0])
+    white, across, down, shifted = backgrounds_of(uniform)
     assert (white == 1).all()
-    assert torch.equal(plain, uniform[1, 2:5].view(3, 1, 1).expand(3, 64, 64))
-    assert (gradient.amax((1, 2)) - gradient.amin((1, 2)) > 0.05).any()
-    assert torch.allclose(downwards[:, 0, 31], uniform[3, 2:5], atol=1e-5)
-    assert torch.allclose(downwards[:, 63, 31], uniform[3, 5:8], atol=1e-5)
+    for image, row in ((across, 1), (down.mT, 2), (shifted, 3)):
+        assert torch.equal(image[:, :, 0], uniform[row, 2:5, None].expand(3, 64))
+        assert torch.equal(image[:, :, -1], uniform[row, 5:8, None].expand(3, 64))
+    middle = (uniform[1, 2:5] + uniform[1, 5:8]) / 2
+    assert torch.allclose(across[:, 5, 31:33].mean(1), middle, atol=1e-6)
+    # An edge at 0.6 of the half width, a quarter of it wide: the middle still has the first colour.
+    assert torch.equal(shifted[:, :, 32], uniform[3, 2:5, None].expand(3, 64))
 
 
 def test_numbers_of_a_noise_are_independent_and_uniform(example: Path) -> None:
@@ -72,14 +76,15 @@ def test_numbers_of_a_noise_are_independent_and_uniform(example: Path) -> None:
     assert torch.allclose((numbers < 0.1).float().mean(0), torch.tensor(0.1), atol=0.01)
 
 
-def test_mixtures_of_styles_are_spread_evenly(example: Path) -> None:
-    """Dirichlet(1, 1, 1): each weight has mean 1/3 and variance 1/18, pairs have covariance -1/36."""
+def test_mixtures_of_styles_are_squares_of_evenly_spread_ones(example: Path) -> None:
+    """Their roots, scaled to sum to 1, are Dirichlet(1, 1, 1): mean 1/3, variance 1/18, covariance -1/36."""
     from coupling import mixtures
 
     weights = mixtures(torch.rand(50_000, 2, generator=torch.Generator().manual_seed(0)))
     assert torch.allclose(weights.sum(1), torch.tensor(1.0))
+    roots = weights.sqrt() / weights.sqrt().sum(1, keepdim=True)
     expected = torch.eye(3) * (1 / 18 + 1 / 36) - 1 / 36
-    assert torch.allclose(torch.cov(weights.T), expected, atol=0.002)
+    assert torch.allclose(torch.cov(roots.T), expected, atol=0.002)
 
 
 def test_a_picture_is_its_names_drawings_mixed_and_placed(example: Path) -> None:

@@ -1,0 +1,1 @@
+"""Where people watch runs side by side: TensorBoard, Weights & Biases."""

@@ -1,0 +1,20 @@
+"""What a run asks of a tracker."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from trainer.metrics import Row
+from trainer.samples import Strip
+
+
+class Tracker(Protocol):
+    """Takes what is logged, in the order of steps."""
+
+    def row(self, row: Row) -> None:
+        """A row of metrics.jsonl."""
+
+    def strips(self, strips: Sequence[Strip]) -> None:
+        """Sample groups of one step."""
+
+    def close(self) -> None:
+        """Sends what is left."""
