@@ -167,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
         help="decoding threads (all cores)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="(auto)")
+    parser.add_argument(
+        "--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="(auto)"
+    )
     parser.add_argument("--threads", type=_count, default=0, metavar="N", help="of a CPU (left to torch)")
     parser.add_argument(
         "--cache",

@@ -217,9 +217,22 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(description="which encoder is evaluated and saved at the end: the trained one or its average"),
     ] = "trained"
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        Meta(description="arithmetic of the encoder; auto is bfloat16 where the hardware multiplies it"),
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Meta(
+            description="arithmetic of the encoder; auto is bfloat16 where the hardware multiplies it;"
+            " float16 scales the loss, and leaves out an update whose gradients overflow"
+        ),
     ] = "auto"
+    compile: Annotated[
+        bool, Meta(description="torch.compile the encoder: minutes at the start, faster steps afterwards")
+    ] = False
+    checkpointing: Annotated[
+        bool,
+        Meta(
+            description="keep the inputs of the encoder's layers alone and compute the rest again for the"
+            " gradient: far less memory for a third more time"
+        ),
+    ] = False
     device: Annotated[
         str, Meta(description="auto, cpu, cuda or cuda:N; of several ranks each takes a GPU of its own")
     ] = "auto"

@@ -32,7 +32,9 @@ def resolve_device(config: TrainConfig) -> torch.device:
 def resolve_precision(config: TrainConfig, device: torch.device) -> torch.dtype:
     """The autocast type; float32 means none. `auto` is bfloat16 where hardware multiplies it."""
     if config.precision != "auto":
-        return torch.float32 if config.precision == "float32" else torch.bfloat16
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+            config.precision
+        ]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32

@@ -53,6 +53,20 @@ class Encoder(nn.Module):
         )
         return features
 
+    def checkpoint_layers(self) -> None:
+        """Trades time for memory: activations within layers are computed again for the gradient. Raises
+        UserError where transformers' model can't."""
+        if not self.backbone.supports_gradient_checkpointing:
+            raise UserError(
+                "the encoder can't be checkpointed",
+                expected="a model that transformers can checkpoint, such as vit",
+                got=str(self.backbone.config.model_type),
+                where="train.checkpointing",
+                mend="set it to false, or choose another model.encoder",
+            )
+        enable = self.backbone.activation_checkpointing_enable
+        enable({"use_reentrant": False})
+
     def save(self, folder: Path) -> None:
         """Write `config.json` and safetensors that `AutoModel.from_pretrained(folder)` loads."""
         self.backbone.save_pretrained(folder)

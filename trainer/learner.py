@@ -58,16 +58,23 @@ class Learner:
         self.objective = build_objective(config, self.encoder)
         self.encoder.to(self.device)
         self.objective.parts.to(self.device)
+        if config.train.checkpointing:
+            self.encoder.checkpoint_layers()
         decay = config.train.ema_decay
         self._average = EncoderAverage(self.encoder, decay) if decay else None
         self._optimizer = build_optimizer([self.encoder, self.objective.parts], config.train)
         self._augment = Augment(config.augment, self.device)
+        # float16 has no room for small gradients; the other types need no scale, and get none.
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        if config.train.compile:
+            self.encoder.compile()
 
     def step(self, batch: Batch) -> StepResult:
         """Trains on this rank's part of one batch. Raises NonFiniteLossError, on every rank alike, before the
         weights are touched.
 
-        Its statistics are put back then, so that what is saved after it is what the last step left.
+        Its statistics are put back then, so that what is saved after it is what the last step left. In
+        float16 a gradient that overflows at a scaled loss is no error: the scale is halved, the weights stay.
         """
         config = self._config
         _seed_rank(config.run.seed, batch.step)
@@ -89,24 +96,24 @@ class Learner:
         with self._autocast():
             loss, projected_ND = self.objective.loss(features_NF, targets)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.share.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        self._scaler.scale(loss.share).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         if parts:
             parts.backward()
         # Each rank has the gradient of its share of the loss, and the shares add up to the loss.
         sum_gradients(self._weights())
         lr = learning_rate(batch.step - 1, config.peak_lr, config.train.warmup_steps, config.run.max_steps)
-        if wrong := self._not_finite(loss.value):
+        self._scaler.unscale_(self._optimizer)
+        wrong = self._not_finite(loss.value)
+        overflow = wrong == "gradient" and self._scaler.get_scale() > 1
+        if wrong:
             for buffer, before in zip(self._buffers(), statistics, strict=True):
                 buffer.copy_(before)
+        if wrong and not overflow:
             raise NonFiniteLossError(
                 f"the {wrong} of step {batch.step} is not finite at a learning rate of {lr:.3g};"
                 f" lower train.{'lr' if config.train.lr else 'base_lr'}"
             )
-        set_learning_rate(self._optimizer, lr)
-        self._optimizer.step()
-        self.objective.after_update()
-        if self._average:
-            self._average.update(self.encoder, batch.step)
+        self._update(batch.step, lr, overflow=overflow)
         return StepResult(
             loss=loss.value.item(),
             loss_excess=loss.excess.item(),
@@ -114,7 +121,18 @@ class Learner:
             features_NF=features_NF.detach(),
             projected_ND=projected_ND,
             ids_N=targets.ids_N,
+            loss_scale=self._scaler.get_scale() if self._scaler.is_enabled() else None,
         )
+
+    def _update(self, step: int, lr: float, *, overflow: bool) -> None:
+        set_learning_rate(self._optimizer, lr)
+        self._scaler.step(self._optimizer)  # which sees an overflow by itself, and leaves the weights alone
+        self._scaler.update()
+        if overflow:
+            return
+        self.objective.after_update()
+        if self._average:
+            self._average.update(self.encoder, step)
 
     def _not_finite(self, loss: Tensor) -> str:
         """`loss` or `gradient`, whichever is infinite or no number; empty where both are finite."""
@@ -168,11 +186,14 @@ class Learner:
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         tensors["rng.torch"] = torch.get_rng_state()
+        if scale := self._scaler.state_dict():
+            kept = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
+            tensors["scaler.state"] = kept
         return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
 
     def load(self, tensors: Tensors) -> None:
         """Takes all that back. Raises UserError where the checkpoint is of another model."""
-        by_owner: dict[str, Tensors] = {"encoder": {}, "optimizer": {}, "rng": {}}
+        by_owner: dict[str, Tensors] = {"encoder": {}, "optimizer": {}, "rng": {}, "scaler": {}}
         if self._average:
             by_owner["ema"] = {}
         parts: Tensors = {}
@@ -203,6 +224,11 @@ class Learner:
             {"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]}
         )
         torch.set_rng_state(by_owner["rng"]["torch"])
+        if self._scaler.is_enabled() and (kept := by_owner["scaler"].get("state")) is not None:
+            scale, steps = kept.tolist()
+            self._scaler.load_state_dict(
+                {**self._scaler.state_dict(), "scale": scale, "_growth_tracker": int(steps)}
+            )
 
 
 def _seed_rank(seed: int, step: int) -> None:

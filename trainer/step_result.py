@@ -23,15 +23,18 @@ class StepResult:
     projected_ND: Tensor | None
     """None where the objective compares no images."""
     ids_N: Tensor
+    loss_scale: float | None = None
+    """What the next step's loss is multiplied by in float16; None in other arithmetic."""
 
     def measures(self) -> dict[str, float]:
-        """Alignment, uniformity and mean similarities of the projections, RankMe of the features.
+        """Alignment, uniformity and mean similarities of the projections, RankMe of the features, loss scale.
 
         What a batch can't tell is left out: what is about positives where no caption has two images, and all
         of them where the objective compares no images.
         """
+        scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale}
         if self.projected_ND is None:
-            return {}
+            return scale
         similarity = mean_similarity(self.projected_ND, self.ids_N)
         found = {
             "alignment": float(alignment(self.projected_ND, self.ids_N)),
@@ -40,4 +43,4 @@ class StepResult:
             "negative_similarity": float(similarity.negative),
             "rankme": float(rankme(self.features_NF)),
         }
-        return {name: value for name, value in found.items() if not math.isnan(value)}
+        return scale | {name: value for name, value in found.items() if not math.isnan(value)}
