@@ -104,16 +104,10 @@ class Learner:
         lr = learning_rate(batch.step - 1, config.peak_lr, config.train.warmup_steps, config.run.max_steps)
         self._scaler.unscale_(self._optimizer)
         wrong = self._not_finite(loss.value)
-        overflow = wrong == "gradient" and self._scaler.get_scale() > 1
         if wrong:
             for buffer, before in zip(self._buffers(), statistics, strict=True):
                 buffer.copy_(before)
-        if wrong and not overflow:
-            raise NonFiniteLossError(
-                f"the {wrong} of step {batch.step} is not finite at a learning rate of {lr:.3g};"
-                f" lower train.{'lr' if config.train.lr else 'base_lr'}"
-            )
-        self._update(batch.step, lr, overflow=overflow)
+        self._update(batch.step, lr, wrong)
         return StepResult(
             loss=loss.value.item(),
             loss_excess=loss.excess.item(),
@@ -124,11 +118,17 @@ class Learner:
             loss_scale=self._scaler.get_scale() if self._scaler.is_enabled() else None,
         )
 
-    def _update(self, step: int, lr: float, *, overflow: bool) -> None:
+    def _update(self, step: int, lr: float, wrong: str) -> None:
+        """`wrong`: what is not finite, if anything."""
+        if wrong and (wrong == "loss" or self._scaler.get_scale() <= 1):
+            raise NonFiniteLossError(
+                f"the {wrong} of step {step} is not finite at a learning rate of {lr:.3g};"
+                f" lower train.{'lr' if self._config.train.lr else 'base_lr'}"
+            )
         set_learning_rate(self._optimizer, lr)
         self._scaler.step(self._optimizer)  # which sees an overflow by itself, and leaves the weights alone
         self._scaler.update()
-        if overflow:
+        if wrong:
             return
         self.objective.after_update()
         if self._average:

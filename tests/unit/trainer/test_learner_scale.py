@@ -69,11 +69,11 @@ def test_float16_learns_what_float32_learns() -> None:
     """Losses of three steps agree to 2%; the scale is in the measures, and only in float16."""
     half, full = (Learner(_config(precision=name, lr=1e-4)) for name in ("float16", "float32"))
     # The scale that a run begins with is meant to be too large: the first steps find the one that fits.
-    half.load(_with_scale(half, 256.0))
+    half.load(_with_scale(half, 16.0))
     for step in range(1, 4):
         one, other = half.step(_batch(step)), full.step(_batch(step))
         assert one.loss == pytest.approx(other.loss, rel=0.02)
-    assert one.measures()["loss_scale"] == 256
+    assert one.measures()["loss_scale"] == 16
     assert "loss_scale" not in other.measures()
 
 
