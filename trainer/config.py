@@ -6,6 +6,7 @@ from msgspec import Meta, Struct, field
 
 from protocol.generation import GenerationSpec
 from trainer.augment_config import AugmentConfig, Unit
+from trainer.monitor.config import MonitorConfig
 from trainer.objectives.needs import NEEDS, ObjectiveName
 from trainer.pool.config import PoolConfig
 from trainer.trackers.config import LogConfig
@@ -260,21 +261,6 @@ class EvalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         float, Meta(gt=0, description="weight of a neighbour is exp(similarity / T)")
     ] = 0.07
     background_seed: Annotated[int, Meta(ge=0, description="decides the random backgrounds")] = 0
-
-
-class MonitorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[monitor]"""
-
-    bind: Annotated[
-        str,
-        Meta(
-            description="where the trainer shows /metrics and /healthz: PORT is loopback, HOST:PORT that"
-            " address, for everybody who reaches it; empty is nowhere"
-        ),
-    ] = ""
-    stalled_seconds: Annotated[
-        float, Meta(gt=0, description="a trainer that stands still for longer is no longer healthy")
-    ] = 60.0
 
 
 class TrainerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

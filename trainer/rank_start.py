@@ -6,7 +6,8 @@ from msgspec import Struct
 from protocol.errors import UserError
 from protocol.identity import digest_of
 from trainer.checkpoint import TrainedState
-from trainer.config import CaptionsConfig, EvalConfig, MonitorConfig, TrainerConfig
+from trainer.config import CaptionsConfig, EvalConfig, TrainerConfig
+from trainer.monitor.config import MonitorConfig
 from trainer.plan import Plan
 from trainer.rank_group import RankGroup
 from trainer.trackers.config import LogConfig
