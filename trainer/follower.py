@@ -4,17 +4,23 @@ source ─Batch→ learner → report to the first rank, which writes ledger, me
    ↑ trained ──┘
 
 Must make the same collective calls as `trainer.loop`: a meeting for each step, those of the learner, a
-report, and the rings at each checkpoint.
+report, the rings at each checkpoint, and those of a turn where the first rank has one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from trainer.batch import Batch
 from trainer.config import TrainerConfig
-from trainer.errors import STOPPING_ERRORS, StopRequestedError
+from trainer.control.modes import with_mode
+from trainer.control.turns import Turns
+from trainer.errors import STOPPING_ERRORS, SteeredError, StopRequestedError
 from trainer.learner import Learner
 from trainer.rank_group import RankGroup
 from trainer.rank_reports import RankReports
 from trainer.sources.source import Source
+from trainer.supply import Supply
 
 
 @dataclass(kw_only=True)
@@ -22,7 +28,11 @@ class Follower:
     """Runs the steps of one session on this rank. Built and closed by `trainer.train`."""
 
     config: TrainerConfig
+    supply: Supply
     source: Source
+    open_source: Callable[[], Source]
+    """After a switch of mode."""
+    turns: Turns
     learner: Learner
     ranks: RankGroup
     reports: RankReports
@@ -54,8 +64,30 @@ class Follower:
         self.reports.rings(self.source.ring_contents())
         self.ranks.wait_for_all()
 
+    def _next_batch(self) -> Batch:
+        while True:
+            try:
+                return self.source.next_batch(self.step + 1)
+            except SteeredError:
+                self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Until the first rank lets the run go on."""
+        while True:
+            turn = self.turns.hear(self.source.ring_contents())
+            if turn.changes:
+                config = with_mode(self.config, turn.mode)
+                prepare = partial(self.supply.prepare, config, turn.state, turn.modes)
+                if not self.turns.refusal(turn, prepare):
+                    self.supply.change(config, turn.state, turn.modes)
+                    self.config, self.source = config, self.open_source()
+            if not turn.paused:
+                return
+            while not self.turns.rest(self.supply.check):
+                pass
+
     def _train_step(self) -> None:
-        batch = self.source.next_batch(self.step + 1)
+        batch = self._next_batch()
         self.learner.step(batch)
         self.step = batch.step
         self.source.trained(batch)

@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch
 
 from protocol.errors import StreamrepError
-from trainer.errors import PeerFailedError, StopRequestedError
+from trainer.errors import PeerFailedError, SteeredError, StopRequestedError
 from trainer.rank_group import RankGroup
 from trainer.ranks import sum_over_ranks
 from trainer.stall import Stall, Want
@@ -48,12 +48,11 @@ class Lockstep:
         self._settle_content = settle_content
         self._content_told = False
         self.order = 0
-        """What the first rank wants all to do before the next step, such as a switch. 0 is nothing."""
+        """Whether the first rank wants something of all before the next step, such as a switch; 0 is no."""
         self._ordered = 0
 
     def take_order(self) -> int:
-        """What the first rank has ordered since this was last asked, 0 where nothing. The same on every rank
-        that asks between the same meetings."""
+        """The first rank's order for which a meeting has ended, once; 0 where there is none."""
         ordered, self._ordered = self._ordered, 0
         return ordered
 
@@ -62,7 +61,7 @@ class Lockstep:
         go on.
 
         Raises on all ranks: StopRequestedError once one was asked to stop, PeerFailedError once one has
-        failed.
+        failed, SteeredError once the first rank has an order.
         """
         totals = self._sum(want, failed=False)
         if totals[_FAILED]:
@@ -73,7 +72,9 @@ class Lockstep:
         if totals[_STOP]:
             raise StopRequestedError("a rank was asked to stop")
         self.order = 0
-        self._ordered = totals[_ORDER] or self._ordered
+        if totals[_ORDER]:
+            self._ordered = totals[_ORDER]
+            raise SteeredError("the first rank was asked for something")
         return tuple((rank, _REASONS[code - 1]) for rank, code in enumerate(totals[_WAITS:]) if code)
 
     def fail(self, error: StreamrepError) -> NoReturn:

@@ -16,6 +16,7 @@ from trainer.feed.feed import FeedStatus
 from trainer.feed.status import total
 from trainer.lockstep import Lockstep
 from trainer.plan import Plan
+from trainer.pool.pool import Pool
 from trainer.rank_group import RankGroup
 from trainer.sources.auto_reuse import AutoReuse
 from trainer.sources.share import Modes
@@ -23,9 +24,10 @@ from trainer.sources.source import Source
 from trainer.sources.ticket_order import TicketOrderSource
 from trainer.sources.wait import Watch
 from trainer.stream import open_reuse
-from trainer.supply_parts import Kept, Parts, open_parts
+from trainer.supply_parts import Kept, Parts, open_parts, open_pool_of
 
 OpenParts = Callable[[TrainerConfig, TrainedState, Modes, Kept], Parts]
+OpenPool = Callable[[TrainerConfig, TrainedState, Modes, Kept], Pool | None]
 
 NO_WORKERS = FeedStatus(
     workers=0, groups_received=0, buffered=0, leased=0, wanted=0, dead_letters=0, refused={}
@@ -35,12 +37,15 @@ NO_WORKERS = FeedStatus(
 class Supply:
     """What the loop and its watch are told of where groups come from."""
 
-    def __init__(self, parts: Parts, kept: Kept, content: str, reopen: OpenParts) -> None:
-        """`content`: content hash of the run's workers so far. `reopen`: for another mode."""
+    def __init__(
+        self, parts: Parts, kept: Kept, content: str, reopen: OpenParts, open_pool: OpenPool
+    ) -> None:
+        """`content`: content hash of the run's workers so far. `reopen`, `open_pool`: for another mode."""
         self._parts = parts
         self._kept = kept
         self._content = content
         self._reopen = reopen
+        self._open_pool = open_pool
         self._source: Source | None = None
         self._others: tuple[FeedStatus, ...] = ()
         self._others_dead: dict[int, str] = {}
@@ -55,13 +60,22 @@ class Supply:
         self._source = self._parts.make_source(stop, watch, lockstep)
         return self._source
 
+    def prepare(self, config: TrainerConfig, state: TrainedState, modes: Modes) -> None:
+        """Before `change` with the same: opens what may not be there. Raises UserError."""
+        self._kept = dataclasses.replace(self._kept, opened=None)
+        opened = self._open_pool(config, state, modes, self._kept_now())
+        self._kept = dataclasses.replace(self._kept, opened=opened)
+
+    def _kept_now(self) -> Kept:
+        held = self._source.ring_held() if isinstance(self._source, TicketOrderSource) else {}
+        return dataclasses.replace(self._kept, feed=self._parts.feed, held=held)
+
     def change(self, config: TrainerConfig, state: TrainedState, modes: Modes) -> None:
         """Goes on from `state` in the mode of `config`. Workers stay connected, also while the pool has all.
         Raises UserError, and then has changed nothing."""
-        held = self._source.ring_held() if isinstance(self._source, TicketOrderSource) else {}
         before = self._parts
-        kept = dataclasses.replace(self._kept, feed=before.feed, held=held)
-        self._parts = self._reopen(config, state, modes, kept)
+        self._parts = self._reopen(config, state, modes, self._kept_now())
+        self._kept = dataclasses.replace(self._kept, opened=None)
         if before.pool:
             before.pool.close()
         if before.feed is None:
@@ -141,4 +155,5 @@ def open_supply(
 ) -> Supply:
     """Binds the socket, or opens the pool and starts its processes, of this rank. Raises UserError."""
     kept, reopen = Kept(reuse=open_reuse(config, ranks)), partial(open_parts, plan, ranks)
-    return Supply(reopen(config, state, modes, kept), kept, state.content, reopen)
+    open_pool = partial(open_pool_of, plan)
+    return Supply(reopen(config, state, modes, kept), kept, state.content, reopen, open_pool)

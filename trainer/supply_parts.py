@@ -69,6 +69,8 @@ class Kept:
     feed: Feed | None = None
     held: Mapping[int, DrawnGroup] = field(default_factory=dict)
     """In ticket order, the groups of the ring."""
+    opened: Pool | None = None
+    """What `open_pool_of` found for the mode that comes."""
 
 
 def open_parts(
@@ -83,12 +85,29 @@ def open_parts(
     return _in_arrival_order(plan, ranks, config, state, modes, kept)
 
 
+def open_pool_of(
+    plan: Plan, config: TrainerConfig, state: TrainedState, modes: Modes, kept: Kept
+) -> Pool | None:
+    """The pool that a mode samples, where it does. Raises UserError."""
+    reads = config.run.mode != "online"
+    if config.stream.order == "ticket":
+        share = ticket_share_of(config, modes)
+        reads = reads or any(map(share.is_pools, _missing(config, state, kept)))
+    return (kept.opened or open_sampled_pool(config, plan)) if reads else None
+
+
+def _missing(config: TrainerConfig, state: TrainedState, kept: Kept) -> list[int]:
+    """In ticket order, the groups of the ring that are not at hand."""
+    ring = whole_composition(config).ring(state.step)
+    return [group_id for group_id, _, _ in ring if group_id not in kept.held]
+
+
 def _in_arrival_order(
     plan: Plan, ranks: RankGroup, config: TrainerConfig, state: TrainedState, modes: Modes, kept: Kept
 ) -> Parts:
     mode, own = config.run.mode, part_of(config, ranks)
     share = share_of(own)
-    opened = open_sampled_pool(config, plan) if mode != "online" else None
+    opened = open_pool_of(plan, config, state, modes, kept)
     feed = None
     if kept.feed or mode != "offline":
         feed = _feed(config, plan, state, leases_of(config, state, modes, ranks), kept, ranks)
@@ -121,11 +140,9 @@ def _in_ticket_order(
     """The ring may hold groups of both sources in any mode, from before a switch. What is opened depends on
     the whole ring, so that all ranks open the same."""
     mode, rule, share = config.run.mode, composition(config, ranks), ticket_share_of(config, modes)
-    ring = [group_id for group_id, _, _ in whole_composition(config).ring(state.step)]
-    missing = [group_id for group_id in ring if group_id not in kept.held]
+    missing = _missing(config, state, kept)
     drawn = mode != "offline" or not all(map(share.is_pools, missing))
-    read = mode != "online" or any(map(share.is_pools, missing))
-    opened = open_sampled_pool(config, plan) if read else None
+    opened = open_pool_of(plan, config, state, modes, kept)
     feed = None
     if kept.feed or drawn:
         leases = leases_of(config, state, modes, ranks, kept.held)

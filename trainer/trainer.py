@@ -22,9 +22,10 @@ from trainer.captions import load_captions
 from trainer.checkpoint import Checkpoints, TrainedState
 from trainer.class_names import load_class_names
 from trainer.config import TrainerConfig
-from trainer.control.modes import check_ranks, modes_so_far, with_mode
+from trainer.control.modes import modes_so_far, with_mode
 from trainer.control.opening import open_control
 from trainer.control.steering import Steering
+from trainer.control.turns import Turns
 from trainer.device import on_own_device
 from trainer.done import DoneIds
 from trainer.errors import StopRequestedError
@@ -90,7 +91,7 @@ def _lead(
         checkpoints = Checkpoints(folder.checkpoints, config.train.keep_checkpoints)
         state, tensors = checkpoints.latest() or (fresh_state(plan), None)
         ledger = stack.enter_context(closing(Ledger(folder.ledger)))
-        modes, now = _modes(config, plan, state, folder, ledger, ranks)
+        modes, now = _modes(config, plan, state, folder, ranks)
         Start(state=state, is_new=tensors is None).share(ranks)
         progress = stack.enter_context(closing(Progress(config.run.max_steps, sys.stderr)))
         supply = open_supply(now, plan, state, modes, ranks)
@@ -110,10 +111,11 @@ def _lead(
         meter = _meter(state)
         observer = Observer(config, state, Board(), supply, stalls, checkpoints, folder.path, meter)
         stack.enter_context(show(observer))
-        control = open_control(stack, config, now.run.mode, observer, recorder, ranks)
-        again, lockstep = ledger.modes_after(state.step), _lockstep(ranks, supply, stop)
+        control = open_control(stack, config, now.run.mode, observer, recorder)
+        again, reports = ledger.modes_after(state.step), RankReports(ranks, plan, supply)
+        turns = _turns(ranks, supply, stop, reports)
         steering = Steering(
-            now, modes, again, control, supply, ledger, recorder, stalls, progress, stop, lockstep
+            now, modes, again, control, supply, ledger, recorder, stalls, progress, stop, turns
         )
         loop = Loop(
             config=config,
@@ -136,7 +138,7 @@ def _lead(
             steering=steering,
             stop=stop,
             ranks=ranks,
-            reports=RankReports(ranks, plan, supply),
+            reports=reports,
             step=state.step,
         )
         _train(loop, scores, folder, is_new=tensors is None)
@@ -147,14 +149,12 @@ def _modes(
     plan: Plan,
     state: TrainedState,
     folder: RunFolder,
-    ledger: Ledger,
     ranks: RankGroup,
 ) -> tuple[Modes, TrainerConfig]:
     """The run's modes so far, and its settings with the last of them. Raises UserError where the run can't go
     on so."""
     where = str(folder.path)
     check_same_run(state, plan, where)
-    check_ranks(config, state, ledger.modes_after(state.step), ranks.world, where)
     if config.run.mode != "offline" or not config.pool.replay:
         check_order(config, state, where)
     modes = modes_so_far(config.run.mode, state)
@@ -184,18 +184,25 @@ def _follow(config: TrainerConfig, plan: Plan, ranks: RankGroup, stop: threading
     class_of = _class_of(config, plan)
     start = Start.of_first(ranks)
     modes = modes_so_far(config.run.mode, start.state)
+    config = with_mode(config, modes[-1][1])
     supply = open_supply(config, plan, start.state, modes, ranks)
     with ExitStack() as stack:
         stack.push(_end(supply, ranks))
         supply.start()
         learner = Learner(config, class_of)
         learner.load(ranks.same_tensors({}))
+        reports = RankReports(ranks, plan, supply)
+        turns = Turns(ranks, _lockstep(ranks, supply, stop), reports)
+        open_source = partial(supply.open_source, stop, None, turns.lockstep)
         follower = Follower(
             config=config,
-            source=supply.open_source(stop, None, _lockstep(ranks, supply, stop)),
+            supply=supply,
+            source=open_source(),
+            open_source=open_source,
+            turns=turns,
             learner=learner,
             ranks=ranks,
-            reports=RankReports(ranks, plan, supply),
+            reports=reports,
             step=start.state.step,
         )
         if start.is_new:
@@ -213,9 +220,11 @@ def _end(supply: Supply, ranks: RankGroup) -> Callable[..., None]:
     return end
 
 
-def _lockstep(ranks: RankGroup, supply: Supply, stop: threading.Event) -> Lockstep | None:
-    if ranks.world == 1:
-        return None
+def _turns(ranks: RankGroup, supply: Supply, stop: threading.Event, reports: RankReports) -> Turns | None:
+    return Turns(ranks, _lockstep(ranks, supply, stop), reports) if ranks.world > 1 else None
+
+
+def _lockstep(ranks: RankGroup, supply: Supply, stop: threading.Event) -> Lockstep:
     return Lockstep(
         ranks,
         stop,

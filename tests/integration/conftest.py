@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +117,16 @@ def small_run(tmp_path: Path) -> Callable[..., SmallRun]:
 
 @pytest.fixture
 def start_ranks(start: Start) -> StartRanks:
-    """Starts the ranks of a trainer as torchrun would, without its agent."""
+    """Starts the ranks of a trainer as torchrun would, without its agent; `of_last` are words for the last
+    one alone."""
 
-    def begin(run: SmallRun, world: int, *words: str) -> "list[subprocess.Popen[str]]":
+    def begin(
+        run: SmallRun, world: int, *words: str, of_last: Sequence[str] = ()
+    ) -> "list[subprocess.Popen[str]]":
         place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         return [
-            start("train", str(run.path), *words, RANK=str(rank), LOCAL_RANK=str(rank), **place)
-            for rank in range(world)
+            start("train", str(run.path), *words, *own, RANK=str(rank), LOCAL_RANK=str(rank), **place)
+            for rank, own in enumerate([*[()] * (world - 1), of_last])
         ]
 
     return begin

@@ -110,6 +110,72 @@ def test_a_switch_is_made_again_after_a_kill_and_replayed(
 
 
 @pytest.mark.timeout(900)
+def test_ranks_pause_and_switch_together_and_do_so_again_after_a_kill(
+    pool_run: Callable[..., Any],
+    start: Callable[..., Any],
+    start_ranks: Callable[..., Any],
+    ctl: Callable[..., tuple[int, str, str]],
+) -> None:
+    """Two ranks, paused, switched and killed. Those that are resumed from step 0 make the switch at its step
+    again and find the same losses; no rank trains a step in another mode than the other."""
+    run = pool_run("ranks", pool__write=False, generator__fake_images_per_second=120.0)
+    ranks, generator = start_ranks(run, 2), start("generate", str(run.path))
+    run.wait_for(lambda row: "loss" in row and row["step"] >= 4, START_SECONDS)
+    assert ctl(run, "pause")[0] == 0
+    step = run.wait_for(lambda row: row.get("stall") == "paused")["step"]
+    code, out, errors = ctl(run, "mode", "offline")
+    assert (code, out) == (0, "mode offline\n"), errors
+    status = json.loads(ctl(run, "status", "--json")[1])
+    assert (status["step"], status["mode"], status["paused"]) == (step, "offline", True)
+    assert ctl(run, "resume")[0] == 0
+    run.wait_for(lambda row: "loss" in row and row["step"] >= step + 6)
+    for rank in ranks:
+        rank.kill()
+        rank.communicate(timeout=10)
+    before = _losses(run)
+    for rank in start_ranks(run, 2):
+        _finish(rank)
+    _finish(generator)
+    after = _losses(run)
+    assert [at for at, _ in after] == list(range(1, STEPS + 1))
+    assert before == after[: len(before)]
+    born = "SELECT source, rank, min(step), max(step) FROM uses JOIN groups USING (group_id) WHERE use = 1"
+    assert _query(run, f"{born} GROUP BY source, rank ORDER BY source, rank") == [
+        (source, rank, first, last)
+        for source, first, last in (("online", 1, step), ("pool", step + 1, STEPS))
+        for rank in (0, 1)
+    ]
+
+
+@pytest.mark.timeout(900)
+def test_ranks_stay_in_their_mode_where_one_of_them_can_not_change(
+    pool_run: Callable[..., Any],
+    start: Callable[..., Any],
+    start_ranks: Callable[..., Any],
+    ctl: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+) -> None:
+    """The second rank has no pool where its machine's is said to be: the refusal names rank and folder, and
+    the run ends as if nobody had asked. A pause in between is ended by SIGTERM to the second rank."""
+    run = pool_run("apart", pool__write=False, generator__fake_images_per_second=60.0)
+    ranks = start_ranks(run, 2, of_last=["--pool.dir", str(tmp_path / "nowhere")])
+    generator = start("generate", str(run.path))
+    run.wait_for(lambda row: "loss" in row and row["step"] >= 4, START_SECONDS)
+    code, _, errors = ctl(run, "mode", "offline")
+    assert (code, len(errors.splitlines())) == (2, 1)
+    assert "rank 1: " in errors
+    assert str(tmp_path / "nowhere") in errors
+    step = run.rows()[-1]["step"]
+    run.wait_for(lambda row: "loss" in row and row["step"] > step and row["mode"] == "online")
+    assert ctl(run, "pause")[0] == 0
+    ranks[1].send_signal(signal.SIGTERM)
+    for process in (*ranks, generator):
+        _finish(process)
+    settings = _query(run, "SELECT setting FROM switches ORDER BY time")
+    assert settings == [("online",), ("pause",)]
+
+
+@pytest.mark.timeout(900)
 def test_in_arrival_order_no_id_is_lost_over_switches(
     pool_run: Callable[..., Any], start: Callable[..., Any], ctl: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -23,7 +23,7 @@ def call(folder: Path, request: Request) -> Reply:
             stream.sendall(msgspec.json.encode(request) + b"\n")
             return msgspec.json.decode(read_line(stream, REPLY_BYTES_MAX), type=Reply)
     except (FileNotFoundError, ConnectionError) as error:
-        mend = "start it with `streamrep train` or `up`; a run of several ranks can't be switched yet"
+        mend = "start it with `streamrep train` or `up`; of several ranks ask where the first one runs"
         raise _nobody(folder, "nobody at its socket", mend) from error
     except TimeoutError as error:
         raise _nobody(folder, "no reply", "look at the trainer's output; it may hang") from error

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from protocol.errors import UserError
 from trainer.checkpoint import TrainedState
 from trainer.config import Mode, TrainerConfig
 
@@ -25,21 +24,3 @@ def modes_so_far(file_mode: Mode, state: TrainedState) -> tuple[tuple[int, Mode]
 def with_mode(config: TrainerConfig, mode: Mode) -> TrainerConfig:
     """The same run in another mode."""
     return structs.replace(config, run=structs.replace(config.run, mode=mode))
-
-
-def check_ranks(
-    config: TrainerConfig, state: TrainedState, recorded: Mapping[int, Mode], ranks: int, where: str
-) -> None:
-    """Raises UserError where several ranks would go on in another mode than the run file's, or would have to
-    switch again. `recorded`: what the ledger switched to after that state."""
-    mode = config.run.mode
-    ahead = recorded.values() if state.file_mode == mode else ()  # a changed run file forgets them
-    others = {modes_so_far(mode, state)[-1][1], *ahead} - {mode}
-    if ranks > 1 and others:
-        raise UserError(
-            "several ranks can't switch modes yet",
-            expected=f"mode {mode}, as in the run file, for all steps to come",
-            got=f"a run that was switched to {' and '.join(sorted(others))}",
-            where=where,
-            mend="start one rank, or change run.mode",
-        )

@@ -3,6 +3,7 @@
 Control ─asked→ ┐
 ledger ─modes─→ ├ next_mode ─→ Supply.change ─→ another source    pause: nothing, until somebody asks
 now ──────────→ ┘
+                          with several ranks all of them, told by Turns
 """
 
 import threading
@@ -13,11 +14,11 @@ from protocol.errors import UserError
 from trainer import limits
 from trainer.checkpoint import TrainedState
 from trainer.config import Mode, TrainerConfig
-from trainer.control.control import Control
+from trainer.control.control import Asked, Control
 from trainer.control.modes import next_mode, with_mode
+from trainer.control.turns import Turn, Turns
 from trainer.errors import SteeredError, StopRequestedError
 from trainer.ledger import Ledger
-from trainer.lockstep import Lockstep
 from trainer.pool.recorder import Recorder
 from trainer.progress import Progress
 from trainer.sources.share import Modes
@@ -45,74 +46,120 @@ class Steering:
     stalls: StallWatch
     progress: Progress
     stop: threading.Event
-    lockstep: Lockstep | None = None
-    """Of a run with several ranks, which nobody can ask for anything."""
+    turns: Turns | None = None
+    """Of a run with several ranks."""
 
     def open_source(self) -> Source:
         """What the loop takes its batches from until the next switch."""
-        return self.supply.open_source(self.stop, self, self.lockstep)
+        return self.supply.open_source(self.stop, self, self.turns.lockstep if self.turns else None)
 
     def open_step(self, step: int, source: Source, state: Callable[[], TrainedState]) -> Source:
         """Where that step's batch comes from. Returns after a pause only when that is over.
 
-        `state`: what was trained so far. Raises StopRequestedError when asked to stop during a pause, and
-        UserError where a recorded switch can't be made again.
+        `state`: what was trained so far, which several ranks find out together. Raises StopRequestedError
+        when asked to stop during a pause, and UserError, or PeerFailedError with several ranks, where a
+        recorded switch can't be made again.
         """
+        now = self.config.run.mode
+        wanted = self.control.pending or next_mode(step, now, None, self.recorded) != now
+        if not (self.turns.is_due(wanted=wanted) if self.turns else wanted):
+            return source
         rested = False
         while True:
-            asked, now = self.control.asked, self.config.run.mode
-            mode = next_mode(step, now, asked.mode, self.recorded)
-            refusal = ""
-            if mode != now:
-                try:
-                    source = self._switch(mode, state())
-                except UserError as error:
-                    if asked.mode is None:
-                        raise
-                    refusal = str(error)
-                    self.progress.say(f"stays in mode {now}: {error}")
-            paused = self.control.paused if asked.paused is None else asked.paused
-            if paused != self.control.paused:
-                self.ledger.record_switch(step, "pause" if paused else "resume", "ctl")
-            self.control.settled(asked, mode=self.config.run.mode, paused=paused, refusal=refusal)
-            if not paused:
+            asked = self.control.asked
+            turn = self._decide(step, asked, state)
+            source, refusal = self._change(turn, source) if turn.changes else (source, "")
+            if turn.paused != self.control.paused:
+                self.ledger.record_switch(step, "pause" if turn.paused else "resume", "ctl")
+            self.control.settled(asked, mode=self.config.run.mode, paused=turn.paused, refusal=refusal)
+            if not turn.paused:
                 if rested:
                     self.stalls.over()
                 return source
             rested = True
             self._rest(step - 1)
 
-    def _switch(self, mode: Mode, state: TrainedState) -> Source:
-        config = with_mode(self.config, mode)
-        step = state.step + 1
-        check_mode(config, self.recorder)
-        if self.recorder:
-            self.recorder.seal()  # the pool may be what is read from now on
+    def _decide(self, step: int, asked: Asked, state: Callable[[], TrainedState]) -> Turn:
+        now = self.config.run.mode
+        mode = next_mode(step, now, asked.mode, self.recorded)
         modes = (*((first, before) for first, before in self.modes if first < step), (step, mode))
-        self.supply.change(config, state, modes)
-        self.config, self.modes = config, modes
-        self.recorded = {at: later for at, later in self.recorded.items() if at > step}
-        if self.control.asked.mode:
-            self.recorded = {}  # a person has decided anew
-        self.ledger.record_switch(step, mode, "ctl")
-        self.progress.say(f"mode {mode} from step {step} on")
+        turn = Turn(
+            state=state(),
+            mode=mode,
+            modes=modes if mode != now else tuple(self.modes),
+            changes=mode != now,
+            wished=asked.mode is not None,
+            paused=self.control.paused if asked.paused is None else asked.paused,
+        )
+        if self.turns:
+            self.turns.tell(turn)
+        return turn
+
+    def _change(self, turn: Turn, source: Source) -> tuple[Source, str]:
+        """The source from here on, and why it is still the old one where a person may be told so."""
+        config, refusal = with_mode(self.config, turn.mode), ""
+
+        def check() -> None:
+            check_mode(config, self.recorder)
+            if self.recorder:
+                self.recorder.seal()  # the pool may be what is read from now on
+            self.supply.prepare(config, turn.state, turn.modes)
+
+        try:
+            if self.turns:
+                refusal = self.turns.refusal(turn, check)
+            else:
+                check()
+            if not refusal:
+                return self._switch(config, turn), ""
+        except UserError as error:
+            if self.turns or not turn.wished:
+                raise
+            refusal = str(error)
+        self.progress.say(f"stays in mode {self.config.run.mode}: {refusal}")
+        return source, refusal
+
+    def _switch(self, config: TrainerConfig, turn: Turn) -> Source:
+        step = turn.state.step + 1
+        self.supply.change(config, turn.state, turn.modes)
+        self.config, self.modes = config, turn.modes
+        # Where a person has decided anew, nothing is left of what was recorded.
+        ahead = {} if turn.wished else self.recorded
+        self.recorded = {at: mode for at, mode in ahead.items() if at > step}
+        self.ledger.record_switch(step, turn.mode, "ctl")
+        self.progress.say(f"mode {turn.mode} from step {step} on")
         return self.open_source()
 
     def _rest(self, step: int) -> None:
-        while not self.control.pending:
-            if self.stop.is_set():
-                self.stalls.over(goes_on=False)
-                raise StopRequestedError("asked to stop during a pause")
-            self.supply.check()
-            self.stalls.paused(step)
-            self.control.wait(LOOK_SECONDS)
+        """Until somebody asks for something."""
+        try:
+            while not (self._rest_together(self.turns) if self.turns else self._rest_alone()):
+                self.stalls.paused(step)
+                self.control.wait(LOOK_SECONDS)
+        except StopRequestedError:
+            self.stalls.over(goes_on=False)
+            raise
+
+    def _rest_alone(self) -> bool:
+        if self.control.pending:
+            return True
+        if self.stop.is_set():
+            raise StopRequestedError("asked to stop during a pause")
+        self.supply.check()
+        return False
+
+    def _rest_together(self, turns: Turns) -> bool:
+        return turns.rest(self.supply.check, wanted=self.control.pending)
 
     # the watch of the sources
 
     def waiting(self, want: Want) -> None:
-        """Tells the stall watch. Raises SteeredError where somebody asked for something."""
-        if self.control.pending:
+        """Tells the stall watch. Raises SteeredError where somebody asked for something; of several ranks all
+        do so, at their next meeting."""
+        if self.control.pending and self.turns is None:
             raise SteeredError("somebody asked for something while the trainer waited")
+        if self.turns:
+            self.turns.want(wanted=self.control.pending)
         self.stalls.waiting(want)
 
     def over(self, *, goes_on: bool = True) -> None:

@@ -12,13 +12,12 @@ import msgspec
 import pytest
 
 from protocol.errors import UserError
-from trainer.checkpoint import TrainedState
-from trainer.config import Mode, TrainerConfig
+from trainer.config import Mode
 from trainer.control.call import call
 from trainer.control.control import Asked, Control
 from trainer.control.door import Door, short_path
 from trainer.control.messages import SOCKET, Reply, Request, Status
-from trainer.control.modes import check_ranks, next_mode
+from trainer.control.modes import next_mode
 
 
 def _status(mode: Mode, paused: bool) -> Status:
@@ -170,52 +169,10 @@ def test_a_wish_comes_before_what_was_recorded() -> None:
     assert next_mode(8, "online", None, recorded) == "online"
 
 
-def _state(file_mode: Mode, *modes: tuple[int, Mode]) -> TrainedState:
-    return TrainedState(
-        step=20,
-        plan="p",
-        content="",
-        done_low=0,
-        done_above=(),
-        dead_letters={},
-        ring=(),
-        modes=modes,
-        file_mode=file_mode,
-        groups_trained=0,
-        uses=0,
-        images_received=0,
-        wait_seconds=0.0,
-        train_seconds=0.0,
-    )
-
-
-@pytest.mark.parametrize(
-    ("state", "recorded", "refused"),
-    [
-        (_state("online", (1, "online")), {}, ""),
-        (_state("online", (1, "online"), (5, "offline")), {}, "switched to offline"),
-        (_state("online", (1, "online"), (5, "offline"), (9, "online")), {}, ""),
-        (_state("online", (1, "online")), {25: "mixed"}, "switched to mixed"),
-        (_state("offline", (1, "offline"), (5, "mixed")), {25: "offline"}, ""),
-    ],
-)
-def test_several_ranks_go_on_with_a_switched_run_only_in_the_run_files_mode(
-    state: TrainedState, recorded: dict[int, Mode], refused: str
-) -> None:
-    """One rank always does. A run file whose mode was changed, as in the last case, forgets all switches."""
-    config = msgspec.convert({"run": {"mode": "online"}}, TrainerConfig)
-    check_ranks(config, state, recorded, 1, "runs/r")
-    if not refused:
-        check_ranks(config, state, recorded, 2, "runs/r")
-        return
-    with pytest.raises(UserError) as caught:
-        check_ranks(config, state, recorded, 2, "runs/r")
-    assert refused in str(caught.value)
-
-
-def test_a_run_that_nobody_answers_for_may_have_several_ranks(tmp_path: Path) -> None:
-    """Which open no door."""
+def test_a_run_that_nobody_answers_for_is_named_in_one_line(tmp_path: Path) -> None:
+    """With what to start."""
     with pytest.raises(UserError) as caught:
         call(tmp_path, Request(command="mode", mode="offline"))
-    assert "a run of several ranks can't be switched yet" in str(caught.value)
+    assert "control.sock" in str(caught.value)
+    assert "start it with `streamrep train` or `up`" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from trainer.errors import FeedFailedError, PeerFailedError, StopRequestedError
+from trainer.errors import FeedFailedError, PeerFailedError, SteeredError, StopRequestedError
 from trainer.lockstep import Lockstep
 from trainer.rank_group import RankGroup
 from trainer.stall import Stall, Want
@@ -63,11 +63,12 @@ def _content(rank: int) -> Found:
 
 
 def _order(rank: int) -> Found:
-    """An order is given once, by the first rank alone, and is there for whoever asks some meetings later."""
+    """The first rank's order ends one meeting on all ranks, and is there for whoever asks, once."""
     side = Side(rank)
     side.lockstep.order = 7 if rank == 0 else 5
-    for _ in range(2):
+    with pytest.raises(SteeredError):
         side.lockstep.meet(None)
+    side.lockstep.meet(None)
     return {"orders": [side.lockstep.take_order() for _ in range(2)]}
 
 
