@@ -17,6 +17,8 @@ from protocol.generation import GenerationSpec
 from protocol.keys import WorkerKeys
 
 JOIN_SECONDS = 10.0
+TERM_SECONDS = 3.0
+"""Above the linger time of the sockets."""
 _WAKE_ENDPOINT = "inproc://wake"
 
 
@@ -110,7 +112,14 @@ class Link:
         self._wake.close(linger=0)
         # A thread that hangs holds its sockets, and term would wait for them for ever.
         if not self._thread.is_alive():
-            self._context.term()
+            self._end_context()
+
+    def _end_context(self) -> None:
+        """Waits until what was said has left, which takes a second at most. libzmq's own thread may hang for
+        longer in a look-up of the name of a trainer that is gone; then the process ends without it."""
+        ending = threading.Thread(target=self._context.term, name="end-context", daemon=True)
+        ending.start()
+        ending.join(TERM_SECONDS)
 
     def raise_failure(self) -> None:
         """Raises what ended the thread, if it was an error: a UserError as it is, another as LinkError."""

@@ -107,6 +107,26 @@ def test_a_worker_told_to_stop_before_it_finds_a_trainer_just_ends() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_a_name_that_is_looked_up_for_long_does_not_hold_a_worker_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libzmq resolves names in a thread of its own, which nobody can interrupt: `term` waits for it."""
+    resolved, term = threading.Event(), zmq.Context.term
+
+    def slow(context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+        resolved.wait(60)
+        term(context)
+
+    monkeypatch.setattr(zmq.Context, "term", slow)
+    stop = threading.Event()
+    stop.set()
+    started = time.monotonic()
+    worker.run_worker(GeneratorConfig(connect="tcp://127.0.0.1:9", engine="fake"), stop)
+    assert time.monotonic() - started < worker.OVERDUE_SECONDS - 2
+    resolved.set()
+    for thread in threading.enumerate():
+        if thread.name == "end-context":
+            thread.join(10)
+
+
 def test_the_death_of_the_io_thread_is_the_workers_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own error is the cause."""
 
