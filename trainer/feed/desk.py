@@ -2,7 +2,7 @@
 
 hello ─→ welcome, or reject          ready ─→ tickets (credit less what it holds, within the window)
 equipped ─→ (accepted), or reject    group ─→ arrival, duplicate or unwanted
-failed, bye, heartbeat ─→ leases     tick ─→ heartbeats, cancel of expired leases, deaths by silence
+failed, bye, heartbeat ─→ leases     tick ─→ tickets, heartbeats, cancel of expired leases, deaths by silence
 """
 
 from collections import Counter, deque
@@ -110,8 +110,8 @@ class Desk:
                     peer.credit = message.credit
             case Group():
                 assert payload is not None, "frames.decode_from_worker delivers a group with its payload"
-                late = self._take(peer, message, payload, now)
-                return late + self.grant(now)
+                # The tick after a turn grants anew, once for all groups that came in it.
+                return self._take(peer, message, payload, now)
             case Failed():
                 self._bury_or_retry(peer, message.group_id, message.reason)
             case WorkerHeartbeat():
@@ -174,11 +174,12 @@ class Desk:
             if expired:
                 self.refused["lease_expired"] += len(expired)
                 outgoing.append((peer.identity, Cancel(**self._stamp, group_ids=tuple(expired))))
+        granted = self.grant(now)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + self._settings.heartbeat_seconds
             beat = TrainerHeartbeat(**self._stamp, wanted=self.leases.wanted, buffered=len(self.arrivals))
             outgoing += [(peer.identity, beat) for peer in self.peers]
-        return outgoing + self.grant(now)
+        return outgoing + granted
 
     def grant(self, now: float) -> list[Outgoing]:
         """Tickets to every worker with free credit, as the window allows."""
