@@ -9,35 +9,33 @@ n-th image alike; they differ only in which image of the caption it is, so that 
 two arms. The last arms train for fewer steps: they draw about as many images as the largest pool, and as the
 replay. A run that has ended is in runs.jsonl, and is not repeated.
 
-Usage: streamrep bench modes [--captions 300] [--visits 40] [--seeds 5] [--folder runs/modes]
+Usage: streamrep bench modes [--captions 300] [--visits 40] [--seeds 5] [--processes 1]
 """
 
 import argparse
 import json
+import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from benchmarks.arms import Arm, arms_of, served
+from benchmarks.arms import Arm, arms_of
 from benchmarks.environment import environment
 from benchmarks.intervals import write_intervals
+from benchmarks.modes_run import VIEWS, Job
 from benchmarks.modes_table import CHANCES, compare, tables
 from benchmarks.superset import Superset, choose_captions, fill, read
 from launcher.command_line import split
 from launcher.run_file import RunFile, load
 from protocol.identity import digest_of
-from trainer.batch import Batch, DrawnGroup
-from trainer.evaluation.evaluate import Evaluation
-from trainer.learner import Learner
-from trainer.plan import Plan
 
 RESULT = Path("benchmarks/results/modes.json")
 PICTURE = Path("docs/images/modes.svg")
-VIEWS = 3
 POOLS = (1, 2, 4, 10)
 REUSE = 4
 
@@ -54,10 +52,17 @@ def main(argv: Sequence[str]) -> int:
     fill(options.folder, captions, images, VIEWS)
     superset = read(options.folder, captions, images)
     ended = _Ended(options.folder / "runs.jsonl", config, superset)
-    for number, (arm, seed) in enumerate(runs, start=1):
-        if not ended.has(arm, seed):
-            print(f"run {number} of {len(runs)}: {arm.name}, seed {seed}", file=sys.stderr, flush=True)
-            ended.add(arm, seed, run(config, superset, arm, seed))
+    missing = [(arm, seed) for arm, seed in runs if not ended.has(arm, seed)]
+    job = Job(config, options.folder, tuple(captions), images)
+    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as processes:
+        began = time.monotonic()
+        waiting = {processes.submit(job, arm, seed): (arm, seed) for arm, seed in missing}
+        for number, done in enumerate(as_completed(waiting), start=1):
+            arm, seed = waiting[done]
+            ended.add(arm, seed, done.result())
+            left = (time.monotonic() - began) / number * (len(missing) - number)
+            text = f"{number} of {len(missing)} runs: {arm.name}, seed {seed}, {left:.0f} s left"
+            print(text, file=sys.stderr, flush=True)
     rows = [ended.row(arm, seed) for arm, seed in runs]
     result = {
         "question": "what images an encoder has to be trained on: a pool's, fresh ones, or replayed ones",
@@ -78,55 +83,6 @@ def main(argv: Sequence[str]) -> int:
     print(tables(result["arms"]))
     print(f"written to {options.out} and {options.picture}")
     return 0
-
-
-def run(config: RunFile, superset: Superset, arm: Arm, seed: int) -> dict[str, Any]:
-    """Trains an encoder as the arm tells, and judges it; also how long that took."""
-    groups = arm.visits * len(superset.captions)
-    steps = groups // config.train.batch_groups
-    settings = msgspec.structs.replace(config.run, seed=seed, max_steps=steps)
-    config = msgspec.structs.replace(config, run=settings)
-    plan = Plan(superset.captions, seed, config.generation)
-    learner = Learner(config)
-    began, excess = time.monotonic(), 0.0
-    for step in range(1, steps + 1):
-        excess = learner.step(batch(plan, superset, arm, step, config.train.batch_groups)).loss_excess
-        if step % 50 == 0:
-            left = (time.monotonic() - began) / step * (steps - step)
-            print(
-                f"  step {step}/{steps}, excess {excess:.3f}, {left:.0f} s left", file=sys.stderr, flush=True
-            )
-    seconds = time.monotonic() - began
-    evaluation = Evaluation(config.eval, config.augment.crop_size, learner.device)
-    return {
-        "steps": steps,
-        "images_trained": steps * config.train.batch_groups * VIEWS,
-        "images_drawn": arm.images_drawn(VIEWS) * len(superset.captions),
-        "bytes_stored": arm.pool_images * len(superset.captions) * superset.picture_bytes,
-        "train_seconds": seconds,
-        "loss_excess": excess,
-        **evaluation.evaluate(learner.encode),
-    }
-
-
-def batch(plan: Plan, superset: Superset, arm: Arm, step: int, count: int) -> Batch:
-    """The batch of step 1, 2, ... of an arm."""
-    tickets = [plan.ticket(group) for group in range((step - 1) * count, step * count)]
-    groups = tuple(
-        DrawnGroup(
-            ticket=ticket,
-            images_NHWC=superset.images[ticket.caption_id][served(arm, ticket, plan.run_seed)],
-            source="pool",
-            worker="",
-            content="",
-            engine="",
-            digest="",
-            arrived_seconds=0.0,
-        )
-        for ticket in tickets
-    )
-    # Every use is its ticket's first, also of a replayed image: so the arms augment alike.
-    return Batch(step=step, groups=groups, uses=(1,) * count)
 
 
 class _Ended:
@@ -167,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--captions", type=int, default=300, help="of the embedded ones")
     add("--visits", type=int, default=40, help="of a caption, with 3 images each; that many are drawn")
     add("--seeds", type=int, default=5, help="runs of each arm; at least 2, for intervals")
+    add("--processes", type=int, default=1, help="runs at a time, each on a core of its own")
     add(
         "--folder", type=Path, default=Path("runs/modes"), help="of the superset and the runs that have ended"
     )
