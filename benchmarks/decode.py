@@ -73,7 +73,7 @@ def fill(folder: Path, size: int) -> Path:
     pool = folder / f"pool-{size}"
     source = folder / "captions.txt"
     source.write_text("\n".join(choose_captions(CAPTIONS)) + "\n", encoding="utf-8")
-    _streamrep("pool", "--out", str(pool), *_words(folder, pool, size))
+    _streamrep("pool", "--out", str(pool), *pool_words(folder, pool, size))
     return pool
 
 
@@ -99,7 +99,7 @@ def train(folder: Path, steps: int) -> dict[str, Any]:
     """Rates of an offline run of the default trainer."""
     words = ["--run.mode", "offline", "--run.dir", str(folder), "--run.name", "offline"]
     words += ["--run.max_steps", str(steps), "--train.log_every", str(FIRST_STEPS), "--eval.sets", "[]"]
-    _streamrep("train", *_words(folder, folder / f"pool-{TRAINED_SIZE}", TRAINED_SIZE), *words)
+    _streamrep("train", *pool_words(folder, folder / f"pool-{TRAINED_SIZE}", TRAINED_SIZE), *words)
     lines = (folder / "offline" / "metrics.jsonl").read_text("utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if "loss" in row]
     first, last = rows[0], rows[-1]
@@ -112,7 +112,8 @@ def train(folder: Path, steps: int) -> dict[str, Any]:
     }
 
 
-def _words(folder: Path, pool: Path, size: int) -> list[str]:
+def pool_words(folder: Path, pool: Path, size: int) -> list[str]:
+    """What tells a run of the pool that `fill` made."""
     return [
         *("--captions.source", str(folder / "captions.txt"), "--pool.dir", str(pool)),
         *("--generation.size", str(size), "--generation.views", str(VIEWS)),

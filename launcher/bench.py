@@ -11,6 +11,7 @@ BENCHMARKS = {
     "chaos": "what kills, pauses and resumes leave of a run's promise",
     "fuzz": "a live feed under random and mutated messages, beside real workers",
     "retrieval": "a finished run's encoder beside what it has to beat",
+    "step": "where the time of a training step goes, and what a batch costs",
     "decode": "whether a trainer waits for the pictures of its pool",
     "modes": "what an encoder learns from a pool, a fresh stream and replay, at equal images trained",
     "settings": "what a run file's trainer settings learn from real drawings",
