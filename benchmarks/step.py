@@ -5,8 +5,8 @@
     fresh process  ─→ a Learner and batches of N groups        seconds a step, peak memory; one process an N
 
 The rest is everything between two steps and around them: batches, ledger, metrics, checkpoints, TensorBoard.
-The time that the trainer waits for pictures is left out, and nothing is evaluated. Target: 90% of the time that is
-not augmentation is in forward pass, backward pass and optimizer.
+The time that the trainer waits for pictures is left out, and nothing is evaluated. Target: 90% of the time
+that is not augmentation is in forward pass, backward pass and optimizer.
 
 Usage: streamrep bench step [RUN.toml] [--steps 150] [--batches 8,16,32,64] [--train.micro_batch 64 ...]
 """
