@@ -19,8 +19,8 @@ MESSAGES_A_SOCKET = 200
 INTRODUCTIONS = 0.1
 """Share of messages before which a socket says a proper hello."""
 HUNGRY = 0.1
-"""Share of introductions after which tickets are taken and never drawn. Only the first loss of a ticket counts
-of one worker, or five vanishing acts would make a dead letter and many of these end the run."""
+"""Share of introductions after which tickets are taken and never drawn. Of one worker only the first loss of
+a ticket counts, or five vanishing acts would make a dead letter and many of these end the run."""
 RANDOM_BYTES_MAX = 300
 FAR_GROUP_ID = 10**12
 """A ticket that was never given out."""
