@@ -24,6 +24,7 @@ from generator_service.link import Link
 from generator_service.model_folder import open_model_folder
 from generator_service.packer import Assignment
 from generator_service.pages import show
+from generator_service.status_line import status_line
 from generator_service.tally import Tally
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
@@ -190,8 +191,7 @@ class _Status:
             return
         now, groups = time.monotonic(), self._link.groups_sent
         rate = (groups - self._groups) * self._views / (now - self._said_at)
-        dropped = self._link.malformed
-        self._say(f"{rate:.1f} images/s, {groups} groups sent" + (f", dropped {dropped}" if dropped else ""))
+        self._say(status_line(rate, groups, self._link.malformed))
         self._said_at, self._groups = now, groups
 
 

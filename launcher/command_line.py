@@ -31,6 +31,7 @@ SECTIONS = {
     "generate": ("generator",),
     "captions": ("captions",),
 }
+LOGS = Path("runs/generators")
 OVERRIDE = re.compile(r"--[A-Za-z_]\w*\.")
 
 
@@ -42,6 +43,10 @@ class Command(Struct, frozen=True, kw_only=True):
     overrides: list[str]
     workers: int
     ranks: int
+    gpus: str
+    """Of `generate`: those to draw on, a process each; empty is one process."""
+    logs: Path
+    """Of `generate --gpus`: the processes' output."""
     end_with_stdin: bool
 
     def load(self) -> RunFile:
@@ -64,6 +69,8 @@ def parse(argv: list[str]) -> Command:
         overrides=overrides,
         workers=getattr(parsed, "workers", 1),
         ranks=getattr(parsed, "ranks", 1),
+        gpus=getattr(parsed, "gpus", ""),
+        logs=getattr(parsed, "logs", LOGS),
         end_with_stdin=getattr(parsed, "end_with_stdin", False),
     )
 
@@ -112,7 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         if name == "up":
             command.add_argument("--workers", type=_count, default=1, metavar="N", help="generators (1)")
             command.add_argument("--ranks", type=_count, default=1, metavar="N", help="trainer ranks (1)")
-        elif name != "captions":
+        if name == "generate":
+            command.add_argument("--gpus", default="", metavar="all|0,1", help="a generator on each (one)")
+            command.add_argument(
+                "--logs", type=Path, default=LOGS, metavar="DIR", help=f"with --gpus ({LOGS})"
+            )
+        if name in ("train", "generate"):
             command.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("keys", help="make, admit, list and revoke the keys of trainer and workers")
     commands.add_parser("ctl", help="ask a running trainer for its status, a pause, or another mode")

@@ -90,6 +90,11 @@ def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
 
             return captions(run_file, interrupts)
         case _:
+            if command.gpus:
+                from launcher.gpus import devices_of, generate_on
+
+                devices = devices_of(command.gpus)
+                return generate_on(devices, command.run_words, run_file, command.logs, interrupts)
             from launcher.generate import generate
 
             return generate(run_file, interrupts)

@@ -94,8 +94,10 @@ def supervise(
     spawn: Callable[[str], Child],
     interrupts: Interrupts,
     trainers: Sequence[str] = (TRAINER,),
+    each_turn: Callable[[], None] = lambda: None,
 ) -> int:
-    """Starts every process and carries out the supervisor's actions until none is left."""
+    """Starts every process and carries out the supervisor's actions until none is left; `each_turn` is called
+    ten times a second meanwhile."""
     supervisor = Supervisor(generators, trainers)
     children: dict[str, Child] = {}
     failures: list[ReportFailure] = []
@@ -127,6 +129,7 @@ def supervise(
                     children.pop(name).close()
                     carry_out(supervisor.on_exit(name, code, time.monotonic()))
             carry_out(supervisor.tick(time.monotonic()))
+            each_turn()
             time.sleep(POLL_SECONDS)
     finally:
         # Empty unless this very loop failed: nothing may outlive the command.

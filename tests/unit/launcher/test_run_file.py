@@ -104,7 +104,7 @@ def test_section_that_is_a_value_is_refused(tmp_path: Path) -> None:
         ("[generation]\nguidance = []", "a list of 1 to 64 x (a number >= 0 and <= 100)", "[]"),
         ("[generation]\nguidance = [1, 200]", "a list of 1 to 64 x", "[1, 200]"),
         ("[train]\nbetas = [0.9]", "a list of (a number >= 0 and <= 1, a number >= 0 and <= 1)", "[0.9]"),
-        ("[train]\nprecision = 'half'", 'one of "auto", "bfloat16", "float32"', '"half"'),
+        ("[train]\nprecision = 'half'", 'one of "auto", "bfloat16", "float16", "float32"', '"half"'),
         ("[stream]\ninsecure_bind = 1", "true or false", "1"),
         ("[model]\nencoder = 'resnet'", "a table", '"resnet"'),
     ],
