@@ -8,6 +8,7 @@ BENCHMARKS = {
     "images": "images/s of every engine over the stock diffusers pipeline, and its share of the roofline",
     "stream": "what the stream costs: images/s at a counting trainer over the engine alone",
     "wire": "groups a second through one endpoint over bare ZeroMQ moving the same frames",
+    "crowd": "what 64 workers at one endpoint cost, and whether each has its share",
     "chaos": "what kills, pauses and resumes leave of a run's promise",
     "fuzz": "a live feed under random and mutated messages, beside real workers",
     "retrieval": "a finished run's encoder beside what it has to beat",
