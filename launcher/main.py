@@ -6,6 +6,7 @@
 130  stopped by Ctrl-C
 """
 
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -33,45 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+WITH_OWN_WORDS = ("bench", "keys", "eval", "ledger", "regenerate", "pool", "ctl", "engine", "plan")
+"""Commands that parse their words themselves: `launcher.NAME.NAME`, but for one."""
+
+
 def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
+    if argv[:1] and argv[0] in WITH_OWN_WORDS:
+        return _dispatch_words(argv[0], argv[1:], interrupts)
     from launcher import command_line
 
-    if argv[:1] == ["bench"]:
-        from launcher.bench import bench
-
-        return bench(argv[1:])
-    if argv[:1] == ["keys"]:
-        from launcher.keys import keys
-
-        return keys(argv[1:])
-    if argv[:1] == ["eval"]:
-        from launcher.evaluate import evaluate
-
-        return evaluate(argv[1:], interrupts)
-    if argv[:1] == ["ledger"]:
-        from launcher.ledger import ledger
-
-        return ledger(argv[1:], interrupts)
-    if argv[:1] == ["regenerate"]:
-        from launcher.regenerate import regenerate
-
-        return regenerate(argv[1:], interrupts)
-    if argv[:1] == ["pool"]:
-        from launcher.pool import pool
-
-        return pool(argv[1:], interrupts)
-    if argv[:1] == ["ctl"]:
-        from launcher.ctl import ctl
-
-        return ctl(argv[1:])
-    if argv[:1] == ["engine"]:
-        from launcher.engine import engine
-
-        return engine(argv[1:], interrupts)
-    if argv[:1] == ["plan"]:
-        from launcher.plan import plan
-
-        return plan(argv[1:])
     command = command_line.parse(argv)
     if command.end_with_stdin:
         interrupts.end_with_stdin()
@@ -98,3 +69,11 @@ def _dispatch(argv: list[str], interrupts: Interrupts) -> int:
             from launcher.generate import generate
 
             return generate(run_file, interrupts)
+
+
+def _dispatch_words(name: str, words: list[str], interrupts: Interrupts) -> int:
+    function = "evaluate" if name == "eval" else name
+    carry_out = getattr(importlib.import_module(f"launcher.{function}"), function)
+    arguments = (words,) if name in ("bench", "keys", "ctl", "plan") else (words, interrupts)
+    code: int = carry_out(*arguments)
+    return code

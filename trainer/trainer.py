@@ -31,12 +31,12 @@ from trainer.done import DoneIds
 from trainer.errors import StopRequestedError
 from trainer.evaluation.evaluate import Evaluation
 from trainer.follower import Follower
-from trainer.journal import Journal
+from trainer.journal import open_journal
 from trainer.learner import Learner
 from trainer.ledger import Ledger
 from trainer.lockstep import Lockstep
 from trainer.loop import Loop
-from trainer.metrics import Meter, MetricsLog
+from trainer.metrics import Meter
 from trainer.monitor.board import Board
 from trainer.monitor.pages import show
 from trainer.monitor.reading import Observer
@@ -57,7 +57,6 @@ from trainer.stall_watch import StallWatch
 from trainer.stream import check_order
 from trainer.summary import opening_of, summary_of
 from trainer.supply import Supply, open_supply
-from trainer.trackers.open import open_trackers
 
 
 def train(config: TrainerConfig, stop: threading.Event, resolved: dict[str, Any]) -> None:
@@ -104,10 +103,9 @@ def _lead(
             learner.load(ranks.same_tensors(tensors or learner.tensors()))
         _take_up(ledger, config, state)
         recorder = _recorder(stack, now, plan, folder, state)
-        metrics = stack.enter_context(closing(MetricsLog(folder.metrics, state.step)))
-        trackers = open_trackers(stack, config.log, folder.path, resolved, state.step)
+        journal = open_journal(stack, config.log, folder, resolved, state.step)
         scores = Scores(_evaluation(config, learner), learner, folder.evaluation, stop)
-        stalls = StallWatch(supply.own_status, lambda: supply.endpoint, progress, metrics.append)
+        stalls = StallWatch(supply.own_status, lambda: supply.endpoint, progress, journal.stall)
         meter = _meter(state)
         observer = Observer(config, state, Board(), supply, stalls, checkpoints, folder.path, meter)
         stack.enter_context(show(observer))
@@ -125,7 +123,7 @@ def _lead(
             ledger=ledger,
             recorder=recorder,
             checkpoints=checkpoints,
-            journal=Journal(metrics, folder.samples, trackers),
+            journal=journal,
             meter=meter,
             progress=progress,
             stalls=stalls,
