@@ -66,4 +66,4 @@ def test_bench_alone_lists_the_benchmarks(capsys: pytest.CaptureFixture[str]) ->
     assert main(["bench"]) == 0
     assert "retrieval" in capsys.readouterr().out
     assert main(["bench", "speed"]) == 2
-    assert "stream, wire, chaos, fuzz, retrieval" in capsys.readouterr().err
+    assert "stream, wire, crowd, chaos, fuzz, retrieval, step" in capsys.readouterr().err
