@@ -87,12 +87,14 @@ class Channel:
 
     def speak(self, now: float, *, equipment: Equipment | None, credit: int, vitals: Vitals) -> int:
         """Sends what is due; returns how many groups went out."""
+        # What was drawn before goes first, so that it counts as drawn by the engine that was told before.
+        groups = self.flush()
         # A rank that reads nothing is told nothing new: its silence will end the socket.
         if not self._messages:
             self._messages.extend(
                 self.conversation.outgoing(now, equipment=equipment, credit=credit, vitals=vitals)
             )
-        return self.flush()
+        return groups + self.flush()
 
     def say_bye(self, undrawn: tuple[int, ...]) -> None:
         """Queues the last message, for a rank that knows the worker; what is unsent is given back as well."""

@@ -74,7 +74,7 @@ class Conversation:
         """Begins again on a fresh socket, with the run and session last known."""
         self._welcome: Welcome | None = None
         self._greeted = False
-        self._equipped = False
+        self._said: Equipment | None = None
         self._credit_said: int | None = None
         self._heard_at = now
         self._retry_at: float | None = None
@@ -88,7 +88,7 @@ class Conversation:
     @property
     def active(self) -> bool:
         """Whether the rank knows the worker's engine: groups may be sent and tickets come."""
-        return self._equipped
+        return self._said is not None
 
     def receive(self, message: TrainerMessage, now: float) -> None:
         """Takes note of a message. Raises MalformedMessageError for one that must be dropped."""
@@ -97,7 +97,7 @@ class Conversation:
         if isinstance(message, Welcome):
             self._welcome = message
             self.run, self.session = message.run, message.session
-            self._equipped = False
+            self._said = None
             self._beat_at = now
         elif isinstance(message, Reject):
             if message.retry and self._retry_at is None:
@@ -106,7 +106,7 @@ class Conversation:
             return
         elif (message.run, message.session) != (self.run, self.session) or self._welcome is None:
             raise MalformedMessageError("session", f"{type(message).__name__} of session {message.session!r}")
-        elif isinstance(message, Tickets) and not self._equipped:
+        elif isinstance(message, Tickets) and self._said is None:
             raise MalformedMessageError("order", "tickets before equipped")
 
     def must_reopen(self, now: float) -> bool:
@@ -129,11 +129,11 @@ class Conversation:
             said.append(self._hello())
         if self._welcome is None or self._retry_at is not None:
             return said
-        if equipment is not None and not self._equipped:
-            self._equipped = True
+        if equipment is not None and equipment != self._said:
+            self._said = equipment
             self._credit_said = None
             said.append(self._equipped_message(equipment))
-        if self._equipped and credit != self._credit_said:
+        if self._said is not None and credit != self._credit_said:
             self._credit_said = credit
             said.append(Ready(run=self.run, session=self.session, credit=credit))
         if now >= self._beat_at:

@@ -50,3 +50,4 @@ class OutOfDeviceMemoryError(UserError):
             where=device_name,
             mend="lower generator.batch_images",
         )
+        self.batch_images = batch_images

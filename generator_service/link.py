@@ -60,6 +60,11 @@ class Link:
         return self._loop.abandoned
 
     @property
+    def exact(self) -> bool:
+        """Whether the run wants every group from engines of one hash; known with the spec."""
+        return self._loop.exact
+
+    @property
     def told_at(self) -> float | None:
         """When leaving began, on the monotonic clock."""
         return self._loop.told_at

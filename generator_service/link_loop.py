@@ -69,6 +69,8 @@ class LinkLoop:
         self.told_at: float | None = None
         """When leaving began."""
         self.groups_sent = 0
+        self.exact = False
+        """Of the run: see `Welcome.exact`. Set before the spec is handed out."""
         self.malformed: Counter[str] = Counter()
         self._channels: dict[int, Channel] = {}
         self._run = ""
@@ -148,9 +150,7 @@ class LinkLoop:
             case Equip():
                 self._equipment = command.equipment
                 self._groups_per_batch = command.groups_per_batch
-                self._packer = Packer(
-                    groups_per_batch=command.groups_per_batch, pack_seconds=self._pack_seconds
-                )
+                self._packer.resize(command.groups_per_batch)
                 self._pace = Pace(command.batch_seconds)
             case NextBatch():
                 self._hungry = True
@@ -205,6 +205,7 @@ class LinkLoop:
             )
         if not self._run:
             self._run = welcome.run
+            self.exact = welcome.exact
             self.inbox.put(welcome.generation)
         if rank == 0:
             self._set_endpoints(welcome.endpoints, now)

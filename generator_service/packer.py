@@ -28,6 +28,10 @@ class Packer:
         self._wanted: dict[int, int] = {}
         self._newest_at = 0.0
 
+    def resize(self, groups_per_batch: int) -> None:
+        """From now on batches are of so many groups; what waits stays."""
+        self._groups_per_batch = groups_per_batch
+
     def add(self, rank: int, tickets: Iterable[Ticket], now: float) -> None:
         """Queues tickets; one whose group is queued for that rank already is not queued twice."""
         queue = self._queues.setdefault(rank, deque())

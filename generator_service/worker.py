@@ -14,12 +14,15 @@ import threading
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from generator_service.channel import DrawnGroup, FailedDraw, Outcome
 from generator_service.config import GeneratorConfig
 from generator_service.conversation import Equipment, WorkerFacts
 from generator_service.engine import Abandoned, Engine
-from generator_service.errors import DrawAbandonedError
+from generator_service.errors import DrawAbandonedError, OutOfDeviceMemoryError
 from generator_service.fake import WEIGHTS, FakeEngine
+from generator_service.fitting import EngineBuilder, Fitting, SmallerBuilder
 from generator_service.link import Link
 from generator_service.model_folder import open_model_folder
 from generator_service.packer import Assignment
@@ -31,7 +34,6 @@ from protocol.generation import GenerationSpec
 from protocol.keys import read_worker_keys
 
 Say = Callable[[str], None]
-EngineBuilder = Callable[[GenerationSpec, Abandoned], Engine]
 
 STATUS_SECONDS = 30.0
 OVERDUE_SECONDS = 9.0
@@ -44,13 +46,22 @@ def run_worker(config: GeneratorConfig, stop: threading.Event, say: Say = print)
     LinkError when the I/O thread died. A draw that cannot be given up in time ends the process from within.
     """
     facts, build = prepare(config, say)
-    serve(config, facts, build, stop, say)
+
+    def smaller(batch_images: int) -> EngineBuilder:
+        return prepare(msgspec.structs.replace(config, batch_images=batch_images), say)[1]
+
+    serve(config, facts, build, stop, say, smaller)
 
 
 def serve(
-    config: GeneratorConfig, facts: WorkerFacts, build: EngineBuilder, stop: threading.Event, say: Say
+    config: GeneratorConfig,
+    facts: WorkerFacts,
+    build: EngineBuilder,
+    stop: threading.Event,
+    say: Say,
+    smaller: SmallerBuilder | None = None,
 ) -> None:
-    """`run_worker` with the engine that `build` makes."""
+    """`run_worker` with the engine that `build` makes, or `smaller` where memory runs out."""
     link = Link(
         config.connect,
         facts,
@@ -67,9 +78,12 @@ def serve(
             say(f"generator {facts.worker} on {facts.device}: looking for a trainer at {config.connect}")
             spec = link.wait_for_spec()
             if spec is not None:
-                engine = build(spec, link.abandoned.is_set)
-                say(f"{engine.summary}, static batch of {engine.batch_images} images, exact: {engine.exact}")
-                _work(engine, spec, link, tally, say)
+                fitting = Fitting(build, smaller, say)
+                # Held by `_work` alone, which lets go of it where it has to be replaced.
+                _work(
+                    fitting.build(spec, link.abandoned.is_set, exact=link.exact),
+                    *(fitting, spec, link, tally, say),
+                )
     except DrawAbandonedError:
         pass  # the tickets went back with the goodbye
     finally:
@@ -111,32 +125,53 @@ def _prepare_pipeline(config: GeneratorConfig, worker: str) -> tuple[WorkerFacts
     return facts, lambda spec, abandoned: PipelineEngine(config, folder, weights, spec, abandoned)
 
 
-def _work(engine: Engine, spec: GenerationSpec, link: Link, tally: Tally, say: Say) -> None:
+def _work(engine: Engine, fitting: Fitting, spec: GenerationSpec, link: Link, tally: Tally, say: Say) -> None:
+    _equip(engine, spec, link, say)
+    status = _Status(spec.views, link, say)
+    while (batch := _next_batch(link, status)) is not None:
+        began = time.monotonic()
+        outcomes = _draw_parts(engine, spec, batch, link.abandoned.is_set)
+        while isinstance(outcomes, OutOfDeviceMemoryError):
+            del engine
+            engine = fitting.shrink(outcomes, spec, link.abandoned.is_set, exact=link.exact)
+            _equip(engine, spec, link, say)
+            outcomes = _draw_parts(engine, spec, batch, link.abandoned.is_set)
+        tally.count(outcomes, time.monotonic() - began)
+        link.hand_over(outcomes)
+
+
+def _equip(engine: Engine, spec: GenerationSpec, link: Link, say: Say) -> None:
+    say(f"{engine.summary}, static batch of {engine.batch_images} images, exact: {engine.exact}")
     equipment = Equipment(
         content=engine.content_hash,
         engine=engine.engine_hash,
         batch_images=engine.batch_images,
         exact=engine.exact,
     )
-    link.equip(
-        equipment, groups_per_batch=engine.batch_images // spec.views, batch_seconds=engine.batch_seconds
-    )
-    status = _Status(spec.views, link, say)
+    groups = engine.batch_images // spec.views
+    link.equip(equipment, groups_per_batch=groups, batch_seconds=engine.batch_seconds)
+
+
+def _next_batch(link: Link, status: "_Status") -> list[Assignment] | None:
+    link.ask()
     while True:
-        link.ask()
-        while True:
-            status.say_when_due()
-            try:
-                batch = link.next_batch(status.seconds_left())
-                break
-            except queue.Empty:
-                continue
-        if batch is None:
-            return
-        began = time.monotonic()
-        outcomes = draw_batch(engine, batch, link.abandoned.is_set)
-        tally.count(outcomes, time.monotonic() - began)
-        link.hand_over(outcomes)
+        status.say_when_due()
+        try:
+            return link.next_batch(status.seconds_left())
+        except queue.Empty:
+            continue
+
+
+def _draw_parts(
+    engine: Engine, spec: GenerationSpec, batch: list[Assignment], abandoned: Abandoned
+) -> tuple[Outcome, ...] | OutOfDeviceMemoryError:
+    """A batch that was packed for a larger engine takes more than one draw."""
+    groups = engine.batch_images // spec.views
+    parts = [batch[start : start + groups] for start in range(0, len(batch), groups)]
+    try:
+        return tuple(outcome for part in parts for outcome in draw_batch(engine, part, abandoned))
+    except OutOfDeviceMemoryError as error:
+        return error
 
 
 def draw_batch(engine: Engine, batch: list[Assignment], abandoned: Abandoned) -> tuple[Outcome, ...]:

@@ -113,6 +113,8 @@ class Welcome(_Message, frozen=True, kw_only=True, tag="welcome"):
     heartbeat_seconds: Seconds
     silence_seconds: Seconds
     """A peer unheard for this long is dead."""
+    exact: bool = False
+    """Whether only engines of one hash, each seen to be exact, may draw for the run."""
 
 
 class Reject(_Message, frozen=True, kw_only=True, tag="reject"):

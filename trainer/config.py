@@ -135,6 +135,13 @@ class StreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     min_fresh: Annotated[
         float, Meta(ge=0, le=1, description="share of a batch that must be groups never trained on before")
     ] = 0.0
+    exact: Annotated[
+        bool,
+        Meta(
+            description="admit only workers whose engine has the hash of the first one's, and was seen to"
+            " draw a group alike in any slot; their batches are not halved where memory runs out"
+        ),
+    ] = False
     lease_seconds: Annotated[
         float, Meta(gt=0, description="how long a worker may hold a ticket without progress")
     ] = 60.0

@@ -72,6 +72,7 @@ def open_feed(
             content=content,
             follows=not ranks.is_first,
             lease_seconds=config.stream.lease_seconds,
+            exact=config.stream.exact,
         )
         return Desk(plan, leases, settings)
 

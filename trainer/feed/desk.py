@@ -32,6 +32,7 @@ from protocol.messages import (
 from protocol.payload import unpack_images
 from trainer.batch import DrawnGroup
 from trainer.errors import TooManyDeadLettersError
+from trainer.feed import reasons
 from trainer.feed.leases import Leases
 from trainer.feed.peers import Peer, Peers
 from trainer.feed.received import Received
@@ -59,6 +60,8 @@ class DeskSettings:
     """Whether another rank settles the content hash: until it is known every engine waits, so that workers
     with two models can't each become the first of another rank."""
     lease_seconds: float
+    exact: bool = False
+    """Whether only exact engines of one hash may draw; the hash is then part of the content hash."""
     heartbeat_seconds: float = 1.0
     silence_seconds: float = 5.0
 
@@ -135,8 +138,7 @@ class Desk:
         """Who is behind this socket is not admitted any more; a worker that is known is told so once."""
         known = self.peers.get(identity) is not None
         self.lose(identity)
-        reason = "its key is not admitted any more; `streamrep keys admit` on the trainer's machine admits it"
-        refusal = self._reject(identity, "not_admitted", reason)
+        refusal = self._reject(identity, "not_admitted", reasons.NOT_ADMITTED)
         return [refusal] if known else []
 
     def lose(self, identity: bytes, *, silent: bool = False) -> None:
@@ -212,16 +214,10 @@ class Desk:
 
     def _greet(self, identity: bytes, hello: Hello, now: float, key: str) -> list[Outgoing]:
         if hello.protocol != PROTOCOL_VERSION:
-            reason = (
-                f"the trainer speaks protocol {PROTOCOL_VERSION}, the worker {hello.protocol};"
-                " install one version on both"
-            )
+            reason = reasons.another_protocol(hello.protocol)
             return [self._reject(identity, "protocol_version", reason)]
         if hello.run not in ("", self._plan.digest):
-            reason = (
-                f"the trainer runs {self._plan.digest}, the worker was drawing for {hello.run};"
-                " start the worker again"
-            )
+            reason = reasons.another_run(self._plan.digest, hello.run)
             return [self._reject(identity, "another_run", reason)]
         self.leases.lose_worker(identity, self.peers.names)
         self.peers.greet(identity, hello, now, key)
@@ -232,6 +228,7 @@ class Desk:
             generation=self._plan.spec,
             heartbeat_seconds=self._settings.heartbeat_seconds,
             silence_seconds=self._settings.silence_seconds,
+            exact=self._settings.exact,
         )
         return [(identity, welcome)]
 
@@ -240,20 +237,20 @@ class Desk:
         claims = peer.claims
         if claims is None or not (self.content or not self._settings.follows):
             return []
-        if self.content and claims.content != self.content:
-            return [self._refuse_content(peer, claims)]
-        self.content = claims.content
+        if self._settings.exact and not claims.exact:
+            self.lose(peer.identity)
+            return [self._reject(peer.identity, "not_exact", reasons.not_exact(peer.name))]
+        content = f"{claims.content} by {claims.engine}" if self._settings.exact else claims.content
+        if self.content and content != self.content:
+            return [self._refuse_content(peer, content)]
+        self.content = content
         self.peers.equip(peer, claims)
         return []
 
-    def _refuse_content(self, peer: Peer, equipped: Equipped) -> Outgoing:
+    def _refuse_content(self, peer: Peer, content: str) -> Outgoing:
         self.lose(peer.identity)
-        reason = (
-            f"worker {peer.name}: another model than the run's: expected content hash {self.content}, got"
-            f" {equipped.content}; point generator.model at the model that the run began with, or start a"
-            " new run"
-        )
-        return self._reject(peer.identity, "another_content", reason)
+        why = reasons.another_content(peer.name, self.content, content, exact=self._settings.exact)
+        return self._reject(peer.identity, "another_content", why)
 
     def _take(self, peer: Peer, group: Group, payload: zmq.Frame, now: float) -> list[Outgoing]:
         """Keeps a group that is wanted; whoever else holds its ticket may drop it."""

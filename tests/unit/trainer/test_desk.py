@@ -36,9 +36,9 @@ STAMP = {"run": PLAN.digest, "session": "now"}
 A, B = b"A", b"B"
 
 
-def _desk(content: str = "", window: int = 4, target: int = 100) -> Desk:
+def _desk(content: str = "", window: int = 4, target: int = 100, exact: bool = False) -> Desk:
     settings = DeskSettings(
-        session="now", endpoints=("tcp://127.0.0.1:1",), content=content, lease_seconds=10.0
+        session="now", endpoints=("tcp://127.0.0.1:1",), content=content, lease_seconds=10.0, exact=exact
     )
     return Desk(PLAN, Leases(DoneIds(), target=target, window=window), settings)
 
@@ -166,6 +166,32 @@ def test_a_damaged_payload_is_counted_and_the_ticket_goes_out_again() -> None:
     [again] = [message for _, message in desk.tick(1.0) if isinstance(message, Tickets)]
     assert [t.group_id for t in again.tickets] == [0]
     assert desk.refused["checksum"] == 1
+
+
+def test_an_exact_run_admits_exact_engines_of_one_hash() -> None:
+    """The first one's, which a resumed trainer knows from its checkpoint. Workers are told that it is one."""
+
+    def equip(desk: Desk, identity: bytes, engine: str, exact: bool) -> Reject | None:
+        welcome = _only(desk.handle(identity, _hello(identity.decode()), None, 0.0))
+        assert isinstance(welcome, Welcome)
+        assert welcome.exact
+        claims = Equipped(**STAMP, content="c", engine=engine, batch_images=4, exact=exact)
+        answers = [message for _, message in desk.handle(identity, claims, None, 0.0)]
+        return next((message for message in answers if isinstance(message, Reject)), None)
+
+    desk = _desk(exact=True)
+    blurred = equip(desk, A, "e", exact=False)
+    assert blurred is not None
+    assert "stream.exact" in blurred.reason
+    assert equip(desk, A, "e", exact=True) is None
+    other = equip(desk, B, "e2", exact=True)
+    assert other is not None
+    assert "another model or engine" in other.reason
+    assert desk.peers.equipped == [A]
+    resumed = _desk(content=desk.content, exact=True)
+    assert equip(resumed, B, "e2", exact=True) is not None
+    assert equip(resumed, A, "e", exact=True) is None
+    assert (desk.refused["not_exact"], desk.refused["another_content"]) == (1, 1)
 
 
 def test_another_content_hash_is_rejected_in_one_line() -> None:
