@@ -20,20 +20,27 @@ UNET, DECODER = "unet.pt2", "decoder.pt2"
 
 
 class CompiledForward:
-    """Runs the packages that `build_compiled` left in a folder."""
+    """Runs the packages that `build_compiled` left in a folder.
 
-    def __init__(self, folder: Path) -> None:
+    Their code takes the strides of its inputs for those of the examples, and does not look: images in another
+    layout would come out as others. So every input is brought into the examples' layout.
+    """
+
+    def __init__(self, folder: Path, memory_format: torch.memory_format) -> None:
+        self._memory_format = memory_format
         self._unet = torch._inductor.aoti_load_package(str(folder / UNET))
         self._decoder = torch._inductor.aoti_load_package(str(folder / DECODER))
 
     def unet(self, x_NCHW: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
         """See `Forward.unet`."""
-        output_NCHW: Tensor = self._unet(x_NCHW, timestep, *conditions.tensors())
+        rest = [tensor.contiguous() for tensor in conditions.tensors()]
+        x_NCHW = x_NCHW.contiguous(memory_format=self._memory_format)
+        output_NCHW: Tensor = self._unet(x_NCHW, timestep, *rest)
         return output_NCHW
 
     def decode(self, x0_NCHW: Tensor) -> Tensor:
         """See `Forward.decode`."""
-        pixels_NCHW: Tensor = self._decoder(x0_NCHW)
+        pixels_NCHW: Tensor = self._decoder(x0_NCHW.contiguous(memory_format=self._memory_format))
         return pixels_NCHW
 
 

@@ -67,7 +67,8 @@ def choose(
     from generator_service.compiled import CompiledForward
 
     folder, built = cache.make(recipe, build, abandoned)
-    return Chosen(name="compile", forward=CompiledForward(folder), digest=built.digest, why=why)
+    forward = CompiledForward(folder, memory_format_of(model.device, model.dtype))
+    return Chosen(name="compile", forward=forward, digest=built.digest, why=why)
 
 
 def recipe_of(model: StableDiffusion, weights: str, spec: GenerationSpec, images: int) -> dict[str, Any]:
@@ -77,8 +78,8 @@ def recipe_of(model: StableDiffusion, weights: str, spec: GenerationSpec, images
     return {
         "engine": "compile",
         "weights": weights,
-        "unet": [[list(tensor.shape), str(tensor.dtype)] for tensor in unet_inputs],
-        "decoder": [list(latents_NCHW.shape), str(latents_NCHW.dtype)],
+        "unet": [_layout(tensor) for tensor in unet_inputs],
+        "decoder": _layout(latents_NCHW),
         "device": device_name(model.device),
         "capability": list(torch.cuda.get_device_capability(model.device)) if cuda else cpu_capability(),
         "cuda": torch.version.cuda if cuda else None,
@@ -86,6 +87,11 @@ def recipe_of(model: StableDiffusion, weights: str, spec: GenerationSpec, images
         "threads": 0 if cuda else torch.get_num_threads(),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
+
+
+def _layout(tensor: torch.Tensor) -> list[Any]:
+    """What code compiled for it takes for granted."""
+    return [list(tensor.shape), list(tensor.stride()), str(tensor.dtype)]
 
 
 def cpu_capability() -> str:
@@ -100,9 +106,8 @@ def example_inputs(
     rows = 2 * images if takes_two_passes(model, spec) else images
     options: dict[str, Any] = {"device": model.device, "dtype": model.dtype}
     latent_CHW = latent_shape(model, spec)
-    x_NCHW = torch.zeros((rows, *latent_CHW), **options).contiguous(
-        memory_format=memory_format_of(model.device)
-    )
+    memory_format = memory_format_of(model.device, model.dtype)
+    x_NCHW = torch.zeros((rows, *latent_CHW), **options).contiguous(memory_format=memory_format)
     whole = spec.sampler in ("ddim", "lcm", "dpm++")
     timestep = torch.ones((), device=model.device, dtype=torch.int64 if whole else torch.float32)
     tokens: int = model.text_encoders[0].tokenizer.model_max_length or 0
@@ -113,7 +118,8 @@ def example_inputs(
     if model.is_xl:
         pooled = int(model.text_encoders[1].model.config.projection_dim or 0)
         inputs += [torch.zeros((rows, pooled), **options), torch.zeros((rows, 6), **options)]
-    return tuple(inputs), torch.zeros((images, *latent_CHW), **options)
+    latents_NCHW = torch.zeros((images, *latent_CHW), **options).contiguous(memory_format=memory_format)
+    return tuple(inputs), latents_NCHW
 
 
 def _use_xformers(model: StableDiffusion) -> None:

@@ -73,7 +73,7 @@ def load_family(folder: ModelFolder, *, device: torch.device, dtype: torch.dtype
     if folder.loras:
         fuse_loras(folder, encoders, unet)
     for module in (unet, vae):
-        module.to(device=device, memory_format=memory_format_of(device))
+        module.to(device=device, memory_format=memory_format_of(device, dtype))
         module.requires_grad_(False).train(False)
     for encoder in encoders:
         torch.nn.Module.to(encoder.model, device=device)
@@ -87,13 +87,19 @@ def load_family(folder: ModelFolder, *, device: torch.device, dtype: torch.dtype
     )
 
 
-def memory_format_of(device: torch.device) -> torch.memory_format:
+def memory_format_of(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
     """Layout of images in memory. Tensor cores read NHWC without reordering it.
 
-    On a CPU oneDNN reorders by itself: there NHWC took 1.3 times as long in bfloat16 and as long in float32
-    (the embedded model, 24 images of 4 steps, one thread of a Xeon with AMX).
+    On a CPU it depends, and was measured with the embedded model on one thread. In bfloat16 NHWC drew 1.3
+    times as many images on an EPYC with AVX-512 bf16 (batches of 16), and took 1.3 times as long on a Xeon
+    with AMX, where oneDNN reorders by itself (an earlier model, 24 images of 4 steps). In float32 both are
+    alike on both.
     """
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    if device.type == "cuda":
+        return torch.channels_last
+    # No public function tells of AMX; this one is what torch itself asks.
+    has_amx = torch.cpu._is_amx_tile_supported()
+    return torch.channels_last if dtype == torch.bfloat16 and not has_amx else torch.contiguous_format
 
 
 @contextmanager

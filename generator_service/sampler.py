@@ -52,7 +52,7 @@ class Sampler:
         self._captions = CaptionEncoder(model.text_encoders, slots=groups)
         # Decided by the spec and not by the batch, so that an image never depends on its neighbours' scales.
         self._two_passes = takes_two_passes(model, spec)
-        self._memory_format = memory_format_of(model.device)
+        self._memory_format = memory_format_of(model.device, model.dtype)
         self._latent_CHW = latent_shape(model, spec)
 
     def compute_with(self, forward: Forward) -> None:
