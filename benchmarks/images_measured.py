@@ -99,8 +99,8 @@ class Contest:
         drawn = pipeline(
             [ticket.caption for ticket in tickets],
             num_images_per_prompt=self._spec.views,
-            height=self._spec.size,
-            width=self._spec.size,
+            height=self._spec.drawn_size,
+            width=self._spec.drawn_size,
             num_inference_steps=self._spec.steps,
             guidance_scale=self._spec.guidance[0],
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],

@@ -23,6 +23,7 @@ from generator_service.engine_choice import LIBRARIES
 from generator_service.errors import DrawAbandonedError, TicketError
 from generator_service.hub import find_folder
 from generator_service.model_folder import read_json
+from generator_service.resize import to_pixels
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
 from protocol.identity import digest_of
@@ -90,8 +91,8 @@ class PipelineEngine:
         if len(set(ticket.guidance)) > 1:
             raise TicketError(f"ticket {ticket.group_id}: a pipeline takes one guidance scale a call")
         words: dict[str, Any] = {
-            "height": self._spec.size,
-            "width": self._spec.size,
+            "height": self._spec.drawn_size,
+            "width": self._spec.drawn_size,
             "num_inference_steps": self._spec.steps,
             "generator": [torch.Generator().manual_seed(seed) for seed in ticket.seeds],
             "output_type": "np",
@@ -103,7 +104,8 @@ class PipelineEngine:
         images_NHWC = np.asarray(self._pipeline([ticket.caption] * ticket.views, **words).images)
         if not np.isfinite(images_NHWC).all():
             raise TicketError(f"ticket {ticket.group_id}: pixels that are not finite")
-        levels_NHWC: ImagesNHWC = np.round(images_NHWC * 255).astype(np.uint8)
+        unit_NCHW = torch.from_numpy(images_NHWC).permute(0, 3, 1, 2)
+        levels_NHWC: ImagesNHWC = to_pixels(unit_NCHW, self._spec.size).numpy()
         return levels_NHWC
 
     def _check(self, spec: GenerationSpec) -> None:

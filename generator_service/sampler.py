@@ -20,6 +20,7 @@ from generator_service.forward import Conditions, Forward, PlainForward
 from generator_service.guidance import check_guidance, guidance_embedding
 from generator_service.noise import NoiseSource
 from generator_service.prompts import CaptionEncoder, Embedded
+from generator_service.resize import to_pixels
 from generator_service.schedules import plan_sampling
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
@@ -131,7 +132,7 @@ class Sampler:
             width = self._model.unet.config.time_cond_proj_dim
             embedding_NE = guidance_embedding(excess_N, width).to(self._model.device, self._model.dtype)
         if self._model.is_xl:
-            size = self._spec.size
+            size = self._spec.drawn_size
             # SDXL's sizes: the original's, where it was cropped, the target's.
             ids_16 = torch.tensor([[size, size, 0, 0, size, size]], dtype=self._model.dtype)
             time_ids_N6 = ids_16.to(self._model.device).repeat(len(text.text_NTD), 1)
@@ -155,8 +156,7 @@ class Sampler:
 
     def _decode(self, x0_NCHW: Tensor) -> Tensor:
         pixels_NCHW = self._forward.decode(x0_NCHW)
-        unit_NCHW = (pixels_NCHW.float() * 0.5 + 0.5).clamp(0, 1)
-        return (unit_NCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return to_pixels((pixels_NCHW.float() * 0.5 + 0.5).clamp(0, 1), self._spec.size)
 
 
 def takes_two_passes(model: StableDiffusion, spec: GenerationSpec) -> bool:
@@ -166,18 +166,18 @@ def takes_two_passes(model: StableDiffusion, spec: GenerationSpec) -> bool:
 
 def latent_shape(model: StableDiffusion, spec: GenerationSpec) -> tuple[int, int, int]:
     """[C, h, w] of an image."""
-    side = spec.size // model.latent_factor
+    side = spec.drawn_size // model.latent_factor
     return model.unet.config.in_channels, side, side
 
 
 def check_size(model: StableDiffusion, spec: GenerationSpec) -> None:
     """Raises UserError for a size that the model, or diffusers, cannot draw."""
     multiple = max(SIZE_MULTIPLE, model.latent_factor)
-    if spec.size % multiple:
+    if spec.drawn_size % multiple:
         raise UserError(
             "the model cannot draw this size",
             expected=f"a multiple of {multiple}",
-            got=str(spec.size),
-            where="generation.size",
+            got=str(spec.drawn_size),
+            where="generation.draw_size" if spec.draw_size else "generation.size",
             mend="choose another size",
         )

@@ -10,6 +10,15 @@ class GenerationSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     views: Annotated[int, Meta(ge=1, le=256, description="images drawn for one ticket (m)")] = 6
     size: Annotated[int, Meta(ge=8, le=4096, description="width and height of an image in pixels")] = 64
+    draw_size: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=4096,
+            description="width and height at which the model draws, where that is more than `size`: images"
+            " are scaled down on the device; 0 is `size`",
+        ),
+    ] = 0
     steps: Annotated[int, Meta(ge=1, le=1000, description="denoising steps an image")] = 4
     guidance: Annotated[
         tuple[Annotated[float, Meta(ge=0, le=100)], ...],
@@ -33,3 +42,8 @@ class GenerationSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             max_length=2000, description="text of the unconditional branch; unused where guidance is embedded"
         ),
     ] = ""
+
+    @property
+    def drawn_size(self) -> int:
+        """Width and height of what the model draws."""
+        return self.draw_size or self.size

@@ -41,6 +41,13 @@ def check(config: TrainerConfig, ranks: int = 1) -> None:
     if ranks > 1:
         _check_ranks(config, ranks)
     _check_objective(config)
+    _need(
+        config.generation.draw_size == 0 or config.generation.draw_size >= config.generation.size,
+        "generation.draw_size",
+        f"draw_size >= generation.size = {config.generation.size}, since images are scaled down to it",
+        str(config.generation.draw_size),
+        "set it to 0; augment.crop_size scales images up where the encoder wants larger ones",
+    )
     if config.monitor.bind:
         parse_address(config.monitor.bind, "monitor.bind")
     _need(
