@@ -55,6 +55,8 @@ def fill(folder: Path, captions: Sequence[str], images_a_caption: int, views: in
 
     Raises UserError where that ends with an error, having said it.
     """
+    if _is_full(folder / "pool", captions, images_a_caption):
+        return
     folder.mkdir(parents=True, exist_ok=True)
     source, clock = folder / "captions.txt", folder / "fill_seconds.json"
     source.write_text("\n".join(captions) + "\n", encoding="utf-8")
@@ -75,6 +77,14 @@ def fill(folder: Path, captions: Sequence[str], images_a_caption: int, views: in
             where=str(folder / "pool"),
             mend="mend that and start again: it goes on where it stopped",
         )
+
+
+def _is_full(pool: Path, captions: Sequence[str], images_a_caption: int) -> bool:
+    if not pool.is_dir():
+        return False
+    index = open_pool(pool, max_damaged=None).index
+    ids = map(caption_id, captions)
+    return all(len(index.rows(known, 0, images_a_caption)) == images_a_caption for known in ids)
 
 
 def read(folder: Path, captions: Sequence[str], images_a_caption: int) -> Superset:
