@@ -8,6 +8,8 @@ from generator_service.channel import DrawnGroup, Outcome
 from monitoring.histogram import Histogram, HistogramCounts
 from protocol.payload import ImagesNHWC
 
+PROBE_STEP = 16
+"""Every so many rows and columns are looked at first."""
 BATCH_SECONDS_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 150.0)
 """From a small batch on a GPU to a large one on a CPU."""
 
@@ -57,5 +59,9 @@ class Tally:
 
 
 def _count_constant(images_NHWC: ImagesNHWC) -> int:
-    """Images all of whose pixels are their first."""
-    return int((images_NHWC == images_NHWC[:, :1, :1]).all(axis=(1, 2, 3)).sum())
+    """Images all of whose pixels are their first. Few pixels tell most images apart from these: looking at
+    all of them took longer than the way to the trainer."""
+    first_N11C = images_NHWC[:, :1, :1]
+    few_NHWC = images_NHWC[:, ::PROBE_STEP, ::PROBE_STEP]
+    alike_N = (few_NHWC == first_N11C).all(axis=(1, 2, 3))
+    return int((images_NHWC[alike_N] == first_N11C[alike_N]).all(axis=(1, 2, 3)).sum())
