@@ -90,10 +90,9 @@ def load_family(folder: ModelFolder, *, device: torch.device, dtype: torch.dtype
 def memory_format_of(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
     """Layout of images in memory. Tensor cores read NHWC without reordering it.
 
-    On a CPU it depends, and was measured with the embedded model on one thread. In bfloat16 NHWC drew 1.3
-    times as many images on an EPYC with AVX-512 bf16 (batches of 16), and took 1.3 times as long on a Xeon
-    with AMX, where oneDNN reorders by itself (an earlier model, 24 images of 4 steps). In float32 both are
-    alike on both.
+    On a CPU it depends. With the embedded model on one thread of an EPYC with AVX-512 bf16, NHWC took this
+    engine from 1.04 to 1.41 times the stock pipeline (benchmarks/LOG.md). On a Xeon with AMX, where oneDNN
+    reorders by itself, NHWC took longer. In float32 both are alike.
     """
     if device.type == "cuda":
         return torch.channels_last

@@ -4,13 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from generator_service import engine_choice
+from generator_service.compiled import CompiledForward
 from generator_service.config import GeneratorConfig
 from generator_service.diffusion_engine import DiffusionEngine
+from generator_service.families import load_family
+from generator_service.forward import Conditions
 from generator_service.model_folder import open_model_folder
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
+from protocol.identity import digest_of
 
 SPEC = GenerationSpec(views=2, size=32, steps=2, sampler="lcm", guidance=(1.0, 3.0))
 
@@ -83,3 +88,38 @@ def test_the_recipe_knows_all_that_code_depends_on(
     assert narrow != first
     monkeypatch.setattr(engine_choice, "version", lambda name: "0")
     assert engine_choice.recipe_of(model, "w", SPEC, 6) != narrow
+
+
+def test_the_layout_of_images_is_part_of_the_key_of_what_is_built(
+    distilled_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled code takes its examples' strides for granted: with others it draws other images."""
+    opened = open_model_folder(str(distilled_folder))
+    model = load_family(opened, device=torch.device("cpu"), dtype=torch.bfloat16)
+    keys = []
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        monkeypatch.setattr(engine_choice, "memory_format_of", lambda *_, found=memory_format: found)
+        recipe = engine_choice.recipe_of(model, "weights", SPEC, 6)
+        keys.append(digest_of(recipe))
+        latents_NCHW = torch.zeros(6, 4, 8, 8).contiguous(memory_format=memory_format)
+        for layout in (recipe["unet"][0], recipe["decoder"]):
+            assert layout[:2] == [[6, 4, 8, 8], list(latents_NCHW.stride())]
+    assert keys[0] != keys[1]
+
+
+def test_compiled_code_gets_images_in_the_layout_that_it_was_built_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever layout the loop has them in: strides and values as a plain copy has them."""
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        torch._inductor, "aoti_load_package", lambda path: lambda *inputs: seen.append(inputs[0])
+    )
+    forward = CompiledForward(tmp_path, torch.channels_last)
+    images_NCHW = torch.rand(2, 4, 8, 8)
+    text = Conditions(text_NTD=torch.zeros(2, 7, 5), guidance_NE=None, pooled_NP=None, time_ids_N6=None)
+    forward.unet(images_NCHW, torch.ones(()), text)
+    forward.decode(images_NCHW)
+    for got in seen:
+        assert got.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(got, images_NCHW)
