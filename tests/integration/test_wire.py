@@ -107,7 +107,8 @@ def test_a_plain_worker_draws_and_leaves(feed: Feed, worker: PlainWorker) -> Non
     welcome = worker.join()
     assert welcome["endpoints"] == [feed.endpoint]
     assert welcome["generation"] == {
-        "views": 2, "size": 8, "steps": 4, "guidance": [2.0, 3.0], "sampler": "ddim", "negative_prompt": ""
+        "views": 2, "size": 8, "draw_size": 0, "steps": 4,
+        "guidance": [2.0, 3.0], "sampler": "ddim", "negative_prompt": "",
     }  # fmt: skip
     worker.say("ready", credit=3)
     tickets = worker.hear("tickets")["tickets"]

@@ -59,7 +59,7 @@ def _group(group_id: int, images: tuple[PoolImage, ...] = ()) -> DrawnGroup:
 
 def _supply(dead: dict[int, str], **fields: object) -> Supply:
     parts = Parts(make_source=lambda stop, watch, lockstep: None)  # type: ignore[arg-type,return-value]  # not asked for
-    supply = Supply(parts, None, "", None)  # type: ignore[arg-type]  # it is never switched
+    supply = Supply(parts, None, "", None, None)  # type: ignore[arg-type]  # it is never switched
     supply.hear([], dead)
     supply.own_status = lambda: _status(**fields)  # type: ignore[method-assign]  # it has no feed
     return supply
