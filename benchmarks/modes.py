@@ -113,6 +113,12 @@ class _Ended:
             file.write("\n" + json.dumps(row))
 
 
+def _seeds(text: str) -> int:
+    if int(text) < 2:
+        raise argparse.ArgumentTypeError(f"expected at least 2, for intervals, got {text}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="streamrep bench modes",
@@ -122,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--captions", type=int, default=300, help="of the embedded ones")
     add("--visits", type=int, default=40, help="of a caption, with 3 images each; that many are drawn")
-    add("--seeds", type=int, default=5, help="runs of each arm; at least 2, for intervals")
+    add("--seeds", type=_seeds, default=5, help="runs of each arm; at least 2, for intervals")
     add("--processes", type=int, default=1, help="runs at a time, each on a core of its own")
     add(
         "--folder", type=Path, default=Path("runs/modes"), help="of the superset and the runs that have ended"

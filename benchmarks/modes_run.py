@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from benchmarks.arms import Arm, served
+from benchmarks.groups import group_of
 from benchmarks.superset import Superset, read
 from launcher.run_file import RunFile
-from trainer.batch import Batch, DrawnGroup
+from trainer.batch import Batch
 from trainer.evaluation.evaluate import Evaluation
 from trainer.learner import Learner
 from trainer.plan import Plan
@@ -64,16 +65,7 @@ def batch(plan: Plan, superset: Superset, arm: Arm, step: int, count: int) -> Ba
     """The batch of step 1, 2, ... of an arm."""
     tickets = [plan.ticket(group) for group in range((step - 1) * count, step * count)]
     groups = tuple(
-        DrawnGroup(
-            ticket=ticket,
-            images_NHWC=superset.images[ticket.caption_id][served(arm, ticket, plan.run_seed)],
-            source="pool",
-            worker="",
-            content="",
-            engine="",
-            digest="",
-            arrived_seconds=0.0,
-        )
+        group_of(ticket, superset.images[ticket.caption_id][served(arm, ticket, plan.run_seed)], "pool")
         for ticket in tickets
     )
     # Every use is its ticket's first, also of a replayed image: so the arms augment alike.

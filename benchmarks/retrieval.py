@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.environment import environment
+from benchmarks.groups import group_of
 from protocol.errors import UserError
 from protocol.identity import normalise_caption
-from trainer.batch import Batch, DrawnGroup
+from trainer.batch import Batch
 from trainer.captions import Captions
 from trainer.config import TrainerConfig
 from trainer.encoder import build_encoder
@@ -83,16 +84,7 @@ class RealDrawings:
         images_NHWC = ((placed_NCHW + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         groups = images_NHWC.contiguous().numpy().reshape(count, -1, *images_NHWC.shape[1:])
         drawn = tuple(
-            DrawnGroup(
-                ticket=ticket,
-                images_NHWC=np.ascontiguousarray(images),
-                source="drawings",
-                worker="",
-                content="",
-                engine="",
-                digest="",
-                arrived_seconds=0.0,
-            )
+            group_of(ticket, np.ascontiguousarray(images), "drawings")
             for ticket, images in zip(tickets, groups, strict=True)
         )
         return Batch(step=step, groups=drawn, uses=(1,) * count)

@@ -31,6 +31,7 @@ import numpy as np
 
 from benchmarks.decode import TRAINED_SIZE, fill, pool_words
 from benchmarks.environment import environment
+from benchmarks.groups import group_of
 from launcher.command_line import split
 from launcher.run_file import RunFile, load, to_tables
 
@@ -128,7 +129,7 @@ def _cost(pipe: Any, config: RunFile, groups: int) -> None:
     """Steps on random pixels of that many groups, and sends what one takes."""
     import torch
 
-    from trainer.batch import Batch, DrawnGroup
+    from trainer.batch import Batch
     from trainer.captions import load_captions
     from trainer.learner import Learner
     from trainer.plan import Plan
@@ -137,19 +138,7 @@ def _cost(pipe: Any, config: RunFile, groups: int) -> None:
     plan = Plan(load_captions(config.captions), 0, config.generation)
     shape = (config.generation.views, config.generation.size, config.generation.size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    drawn = tuple(
-        DrawnGroup(
-            ticket=plan.ticket(i),
-            images_NHWC=pixels,
-            source="pool",
-            worker="",
-            content="",
-            engine="",
-            digest="",
-            arrived_seconds=0.0,
-        )
-        for i in range(groups)
-    )
+    drawn = tuple(group_of(plan.ticket(i), pixels, "pool") for i in range(groups))
     learner = Learner(config)
     on_cuda, seconds = learner.device.type == "cuda", []
     for step in range(1, WARM_UP_STEPS + TIMED_STEPS + 1):
