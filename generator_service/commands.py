@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from generator_service.channel import Outcome
 from generator_service.conversation import Equipment
 
 
@@ -12,19 +11,6 @@ class Equip:
 
     equipment: Equipment
     groups_per_batch: int
-    batch_seconds: float
-
-
-@dataclass(frozen=True)
-class NextBatch:
-    """The compute thread has nothing to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HandOver:
-    """What became of the batch under way."""
-
-    outcomes: tuple[Outcome, ...]
 
 
 @dataclass(frozen=True)
@@ -32,4 +18,4 @@ class Leave:
     """The worker is over."""
 
 
-Command = Equip | NextBatch | HandOver | Leave
+Command = Equip | Leave

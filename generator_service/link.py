@@ -5,8 +5,9 @@ import threading
 
 import zmq
 
+from generator_service.assignments import Assignments
 from generator_service.channel import Outcome
-from generator_service.commands import Command, Equip, HandOver, Leave, NextBatch
+from generator_service.commands import Command, Equip, Leave
 from generator_service.conversation import Equipment, WorkerFacts
 from generator_service.errors import LinkError
 from generator_service.link_loop import LinkLoop
@@ -41,14 +42,15 @@ class Link:
         self._wake.bind(_WAKE_ENDPOINT)
         wake = self._context.socket(zmq.PAIR)
         wake.connect(_WAKE_ENDPOINT)
+        self._assignments = Assignments(pack_seconds=pack_seconds)
         self._loop = LinkLoop(
             self._context,
             wake,
             connect,
             facts,
+            self._assignments,
             keys=keys,
             wait_seconds=wait_seconds,
-            pack_seconds=pack_seconds,
             stop=stop,
         )
         self._thread = threading.Thread(target=self._loop.run, name="link", daemon=True)
@@ -86,29 +88,21 @@ class Link:
 
     def wait_for_spec(self) -> GenerationSpec | None:
         """Blocks until the first welcome; None when the worker has to leave before it."""
-        spec = self._loop.inbox.get()
-        assert not isinstance(spec, list)
-        return spec
+        return self._loop.spec.get()
 
     def equip(self, equipment: Equipment, *, groups_per_batch: int, batch_seconds: float) -> None:
         """Tells the trainer that the engine is warm, and asks for tickets."""
-        self._command(
-            Equip(equipment=equipment, groups_per_batch=groups_per_batch, batch_seconds=batch_seconds)
-        )
-
-    def ask(self) -> None:
-        """Asks for the next batch; `next_batch` waits for it."""
-        self._command(NextBatch())
+        self._assignments.equip(groups_per_batch=groups_per_batch, batch_seconds=batch_seconds)
+        self._command(Equip(equipment=equipment, groups_per_batch=groups_per_batch))
 
     def next_batch(self, timeout_seconds: float) -> list[Assignment] | None:
-        """The batch asked for; None is the end. Raises queue.Empty when there is none in time."""
-        batch = self._loop.inbox.get(timeout=timeout_seconds)
-        assert not isinstance(batch, GenerationSpec)
-        return batch
+        """See `Assignments.take`."""
+        return self._assignments.take(timeout_seconds)
 
     def hand_over(self, outcomes: tuple[Outcome, ...]) -> None:
         """Gives what became of the batch to the I/O thread."""
-        self._command(HandOver(outcomes=outcomes))
+        self._assignments.finish(outcomes)
+        self._wake_up()
 
     def close(self) -> None:
         """Says goodbye and ends the thread, within seconds; it may have ended already."""
@@ -136,6 +130,9 @@ class Link:
 
     def _command(self, command: Command) -> None:
         self._loop.commands.append(command)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         # Refused only when the thread has ended or a wake-up waits already.
         with contextlib.suppress(zmq.Again):
             self._wake.send(b"", zmq.NOBLOCK)

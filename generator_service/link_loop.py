@@ -1,12 +1,11 @@
 """The I/O thread of a worker: the only code that touches its ZeroMQ sockets.
 
- trainer ranks ⇄ Channel (Conversation) ─Tickets→ Packer ─batch→ inbox ──→ compute thread
-                      ↑                                                       │
-                      └───────────── outcomes ←── commands + wake-up ←────────┘
+ trainer ranks ⇄ Channel (Conversation) ─Tickets→ Assignments ─batch→ compute thread
+                      ↑                                │   ↑               │
+                      └──────────── outcomes ──────────┘   └── outcomes ───┘ (and a wake-up)
 
-Each turn consumes commands and messages, produces messages and at most one batch, and waits for a socket, a
-wake-up or the next 0.1 s, whichever comes first. Nothing in it blocks, so heartbeats go on while a batch
-computes.
+Each turn consumes commands, outcomes and messages, produces messages, and waits for a socket, a wake-up or
+the next 0.1 s, whichever comes first. Nothing in it blocks, so heartbeats go on while a batch computes.
 """
 
 import queue
@@ -16,14 +15,13 @@ from collections import Counter, deque
 
 import zmq
 
+from generator_service.assignments import Assignments
 from generator_service.channel import Channel
-from generator_service.commands import Command, Equip, HandOver, Leave, NextBatch
-from generator_service.conversation import Conversation, Equipment, Vitals, WorkerFacts
+from generator_service.commands import Command, Equip, Leave
+from generator_service.conversation import Conversation, Equipment, WorkerFacts
 from generator_service.credit import credit_shares
 from generator_service.endpoints import reachable
 from generator_service.link_status import LinkStatus, observe
-from generator_service.pace import Pace
-from generator_service.packer import Assignment, Packer
 from generator_service.refusals import PATIENCE_SECONDS, refused_by_word
 from protocol import PROTOCOL_VERSION
 from protocol.errors import MalformedMessageError, UserError
@@ -49,20 +47,20 @@ class LinkLoop:
         wake: "zmq.Socket[bytes]",
         connect: str,
         facts: WorkerFacts,
+        assignments: Assignments,
         *,
         keys: WorkerKeys | None,
         wait_seconds: float,
-        pack_seconds: float,
         stop: threading.Event,
     ) -> None:
         self._context, self._wake, self._connect, self._facts = context, wake, connect, facts
         self._keys = keys
         self._wait_seconds = max(wait_seconds, SHORTEST_WAIT_SECONDS)
-        self._pack_seconds = pack_seconds
+        self._assignments = assignments
         self._stop = stop
         self.commands: deque[Command] = deque()
-        self.inbox: queue.Queue[GenerationSpec | list[Assignment] | None] = queue.Queue()
-        """For the compute thread: the spec once, then batches; None is the end."""
+        self.spec: queue.Queue[GenerationSpec | None] = queue.Queue()
+        """For the compute thread, once; None when the end came before it."""
         self.abandoned = threading.Event()
         """Set when nobody will take what is being drawn."""
         self.failure: Exception | None = None
@@ -75,14 +73,11 @@ class LinkLoop:
         self._channels: dict[int, Channel] = {}
         self._run = ""
         self._equipment: Equipment | None = None
-        self._packer = Packer(groups_per_batch=1, pack_seconds=pack_seconds)
         self._groups_per_batch = 0
         self._wanted: dict[int, int] = {}
-        self._pace = Pace(0.0)
-        self._hungry = False
-        self._under_way: list[Assignment] = []
         self._leave_by: float | None = None
         self._ended = False
+        self._publish_at = 0.0
         self.status = LinkStatus()
         """For any thread: replaced as a whole ten times a second, never changed."""
 
@@ -99,46 +94,45 @@ class LinkLoop:
             self.told_at = self.told_at or time.monotonic()
             self._publish(time.monotonic())
             self.abandoned.set()
+            self._assignments.close()
             for channel in self._channels.values():
                 channel.close()
             self._wake.close(linger=0)
-            self.inbox.put(None)
+            self.spec.put(None)
 
     def _turn(self) -> None:
         self._wait()
         now = time.monotonic()
         while self.commands:
             self._obey(self.commands.popleft(), now)
+        for outcome in self._assignments.collect():
+            if outcome.rank in self._channels:
+                self._channels[outcome.rank].keep(outcome)
         for rank, channel in list(self._channels.items()):
             if self._channels.get(rank) is not channel:
                 continue  # closed a moment ago: a resumed trainer has other ranks
             for frames in channel.receive():
                 self._take(rank, channel, frames, now)
         if self._stop.is_set() and self._leave_by is None:
-            self._begin_leaving(now, finish=self._pace.left_seconds(now) < FINISH_SECONDS)
+            self._begin_leaving(now, finish=self._assignments.left_seconds < FINISH_SECONDS)
         self._reopen_silent(now)
         self._speak(now)
-        self._publish(now)
+        if now >= self._publish_at:
+            self._publish(now)
         if self._leave_by is not None:
             drained = all(channel.drained for channel in self._channels.values())
-            if now >= self._leave_by or (not self._pace.drawing and drained):
+            if now >= self._leave_by or (not self._assignments.drawing and drained):
                 self._say_bye()
             return
         self._check_refused(now, PATIENCE_SECONDS)
         self._check_orphaned(now)
-        self._hand_out(now)
 
     def _wait(self) -> None:
-        now = time.monotonic()
-        milliseconds = TURN_MILLISECONDS
-        due_at = self._packer.due_at(now)
-        if self._hungry and due_at is not None:
-            milliseconds = min(milliseconds, max(0, round(1000 * (due_at - now))))
         poller = zmq.Poller()
         poller.register(self._wake, zmq.POLLIN)
         for channel in self._channels.values():
             poller.register(channel.socket, zmq.POLLIN if channel.drained else zmq.POLLIN | zmq.POLLOUT)
-        poller.poll(milliseconds)
+        poller.poll(TURN_MILLISECONDS)
         try:
             while True:
                 self._wake.recv(zmq.NOBLOCK)
@@ -150,16 +144,6 @@ class LinkLoop:
             case Equip():
                 self._equipment = command.equipment
                 self._groups_per_batch = command.groups_per_batch
-                self._packer.resize(command.groups_per_batch)
-                self._pace = Pace(command.batch_seconds)
-            case NextBatch():
-                self._hungry = True
-            case HandOver():
-                self._pace.finish(now)
-                self._under_way = []
-                for outcome in command.outcomes:
-                    if outcome.rank in self._channels:
-                        self._channels[outcome.rank].keep(outcome)
             case Leave():
                 if self._leave_by is None:
                     self._begin_leaving(now, finish=False)
@@ -178,16 +162,12 @@ class LinkLoop:
             case Welcome():
                 self._welcomed(rank, channel, message, now)
             case Tickets():
-                held = {one.ticket.group_id for one in self._under_way if one.rank == rank} | set(
-                    channel.unsent
-                )
-                fresh = [ticket for ticket in message.tickets if ticket.group_id not in held]
-                self._packer.add(rank, fresh, now)
+                self._assignments.add(rank, message.tickets, channel.unsent)
             case TrainerHeartbeat():
                 self._wanted[rank] = message.wanted
-                self._packer.want(rank, message.wanted)
+                self._assignments.want(rank, message.wanted)
             case Cancel():
-                self._packer.cancel(rank, message.group_ids)
+                self._assignments.cancel(rank, message.group_ids)
             case Stop():
                 self._begin_leaving(now, finish=False)
             case Reject():
@@ -206,7 +186,7 @@ class LinkLoop:
         if not self._run:
             self._run = welcome.run
             self.exact = welcome.exact
-            self.inbox.put(welcome.generation)
+            self.spec.put(welcome.generation)
         if rank == 0:
             self._set_endpoints(welcome.endpoints, now)
 
@@ -214,14 +194,14 @@ class LinkLoop:
         """Ranks beyond the first are reached at the addresses they tell; the first where it was found."""
         for rank in [rank for rank in self._channels if rank >= len(endpoints)]:
             self._channels.pop(rank).close()
-            self._packer.drop_rank(rank)
+            self._assignments.drop_rank(rank)
         for rank, told in enumerate(endpoints):
             endpoint, known = reachable(told, self._connect), self._channels.get(rank)
             if rank == 0 or (known is not None and known.endpoint == endpoint):
                 continue
             if known is not None:
                 known.close()
-                self._packer.drop_rank(rank)
+                self._assignments.drop_rank(rank)
             self._open(rank, endpoint, now)
 
     def _open(self, rank: int, endpoint: str, now: float) -> None:
@@ -232,29 +212,25 @@ class LinkLoop:
         for rank, channel in self._channels.items():
             if channel.conversation.must_reopen(now):
                 # The trainer gives these tickets out again; drawn groups are kept, it may still want them.
-                self._packer.drop_rank(rank)
+                self._assignments.drop_rank(rank)
                 channel.reopen(now)
 
     def _speak(self, now: float) -> None:
         ranks = sorted(self._channels)
         shares = credit_shares(self._groups_per_batch, [self._wanted.get(rank, 0) for rank in ranks])
-        vitals = Vitals(idle_seconds=self._pace.idle_seconds(now), batch_seconds=self._pace.p95_seconds)
+        vitals = self._assignments.vitals
         for rank, share in zip(ranks, shares, strict=True):
             credit = share if self._leave_by is None else 0
             channel = self._channels[rank]
             self.groups_sent += channel.speak(now, equipment=self._equipment, credit=credit, vitals=vitals)
 
     def _publish(self, now: float) -> None:
-        conversations = [channel.conversation for channel in self._channels.values()]
-        self.status = observe(conversations, self._pace, now, self.groups_sent, self.malformed, self.failure)
-
-    def _hand_out(self, now: float) -> None:
-        batch = self._packer.take(now) if self._hungry else []
-        if batch:
-            self._hungry = False
-            self._under_way = batch
-            self._pace.start(now)
-            self.inbox.put(batch)
+        self._publish_at = now + TURN_MILLISECONDS / 1000
+        conversations, vitals = (
+            [one.conversation for one in self._channels.values()],
+            self._assignments.vitals,
+        )
+        self.status = observe(conversations, vitals, now, self.groups_sent, self.malformed, self.failure)
 
     def _check_refused(self, now: float, patience_seconds: float) -> None:
         for channel in self._channels.values():
@@ -279,13 +255,13 @@ class LinkLoop:
     def _begin_leaving(self, now: float, *, finish: bool) -> None:
         self.told_at = self.told_at or now
         self._leave_by = now + FINISH_SECONDS if finish else now
+        self._assignments.close()
 
     def _say_bye(self) -> None:
         """Gives back every ticket that will not be drawn, and ends the loop."""
         self.abandoned.set()
         for rank, channel in self._channels.items():
-            drawing = tuple(one.ticket.group_id for one in self._under_way if one.rank == rank)
-            channel.say_bye(self._packer.waiting(rank) + drawing)
+            channel.say_bye(self._assignments.undrawn(rank))
         flush_by = time.monotonic() + FLUSH_SECONDS
         while not all(channel.drained for channel in self._channels.values()) and time.monotonic() < flush_by:
             for channel in self._channels.values():

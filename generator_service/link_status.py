@@ -4,8 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from generator_service.conversation import Conversation
-from generator_service.pace import Pace
+from generator_service.conversation import Conversation, Vitals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class LinkStatus:
 
 def observe(
     conversations: Sequence[Conversation],
-    pace: Pace,
+    vitals: Vitals,
     now: float,
     groups_sent: int,
     malformed: Mapping[str, int],
@@ -50,8 +49,8 @@ def observe(
         connected=connected,
         equipped=any(one.active for one in conversations),
         lost_seconds=0.0 if connected or not lost else now - max(lost),
-        drawing_seconds=pace.idle_seconds(now),
-        batch_seconds=pace.p95_seconds,
+        drawing_seconds=vitals.idle_seconds,
+        batch_seconds=vitals.batch_seconds,
         groups_sent=groups_sent,
         malformed=dict(malformed),
         failure="" if failure is None else str(failure) or repr(failure),

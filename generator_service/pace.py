@@ -10,19 +10,21 @@ class Pace:
 
     def __init__(self, first_seconds: float) -> None:
         """`first_seconds` is the batch time of the engine's warm-up."""
-        self._recent = deque([first_seconds], maxlen=RECENT_BATCHES)
         self._started_at: float | None = None
+        self.begin_anew(first_seconds, 0.0)
+
+    def begin_anew(self, first_seconds: float, now: float) -> None:
+        """Another engine: what is under way counts from now on."""
+        self._recent = deque([first_seconds], maxlen=RECENT_BATCHES)
+        self.p95_seconds = first_seconds
+        """The 95th percentile (nearest rank) of the recent batches."""
+        if self._started_at is not None:
+            self._started_at = now
 
     @property
     def drawing(self) -> bool:
         """Whether a batch is under way."""
         return self._started_at is not None
-
-    @property
-    def p95_seconds(self) -> float:
-        """The 95th percentile (nearest rank) of the recent batches."""
-        ordered = sorted(self._recent)
-        return ordered[-(-95 * len(ordered) // 100) - 1]
 
     def start(self, now: float) -> None:
         """A batch was handed to the compute thread."""
@@ -32,6 +34,8 @@ class Pace:
         """It came back."""
         if self._started_at is not None:
             self._recent.append(now - self._started_at)
+            ordered = sorted(self._recent)
+            self.p95_seconds = ordered[-(-95 * len(ordered) // 100) - 1]
         self._started_at = None
 
     def idle_seconds(self, now: float) -> float:

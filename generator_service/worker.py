@@ -2,12 +2,11 @@
 
  trainer ⇄ I/O thread (Link) ─batch→ compute thread: Engine.draw ─outcomes→ I/O thread ⇄ trainer
 
-The compute thread is the one that calls `run_worker`; it consumes batches, produces outcomes, waits for the
-I/O thread's next batch, and is unblocked by a batch or by the end.
+The compute thread is the one that calls `run_worker`; it takes batches, produces outcomes, waits for tickets
+that the I/O thread brings, and is unblocked by them or by the end.
 """
 
 import os
-import queue
 import secrets
 import socket
 import threading
@@ -136,8 +135,9 @@ def _work(engine: Engine, fitting: Fitting, spec: GenerationSpec, link: Link, ta
             engine = fitting.shrink(outcomes, spec, link.abandoned.is_set, exact=link.exact)
             _equip(engine, spec, link, say)
             outcomes = _draw_parts(engine, spec, batch, link.abandoned.is_set)
-        tally.count(outcomes, time.monotonic() - began)
+        seconds = time.monotonic() - began
         link.hand_over(outcomes)
+        tally.count(outcomes, seconds)
 
 
 def _equip(engine: Engine, spec: GenerationSpec, link: Link, say: Say) -> None:
@@ -153,13 +153,11 @@ def _equip(engine: Engine, spec: GenerationSpec, link: Link, say: Say) -> None:
 
 
 def _next_batch(link: Link, status: "_Status") -> list[Assignment] | None:
-    link.ask()
     while True:
         status.say_when_due()
-        try:
-            return link.next_batch(status.seconds_left())
-        except queue.Empty:
-            continue
+        batch = link.next_batch(status.seconds_left())
+        if batch is None or batch:
+            return batch
 
 
 def _draw_parts(

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from generator_service.channel import DrawnGroup, FailedDraw
-from generator_service.conversation import Conversation, WorkerFacts
+from generator_service.conversation import Conversation, Vitals, WorkerFacts
 from generator_service.link_status import LinkStatus, observe
-from generator_service.pace import Pace
 from generator_service.pages import families, health, show
 from generator_service.tally import Tally
 from monitoring.exposition import render
@@ -99,8 +98,8 @@ def test_health(changes: dict[str, Any], now: float, status: str, words: str) ->
 def test_the_links_status_follows_its_conversations() -> None:
     """Lost from the start, connected by a welcome, lost again after silence."""
     conversations = [Conversation(FACTS, 10.0), Conversation(FACTS, 12.0)]
-    pace = Pace(1.5)
-    status = observe(conversations, pace, 15.0, 0, {}, None)
+    resting = Vitals(idle_seconds=0.0, batch_seconds=1.5)
+    status = observe(conversations, resting, 15.0, 0, {}, None)
     assert (status.ranks, status.connected, status.lost_seconds, status.at) == (2, 0, 3.0, 15.0)
     welcome = Welcome(
         run="r",
@@ -112,15 +111,15 @@ def test_the_links_status_follows_its_conversations() -> None:
         silence_seconds=5.0,
     )
     conversations[0].receive(welcome, 16.0)
-    pace.start(16.5)
+    drawing = Vitals(idle_seconds=0.5, batch_seconds=1.5)
     counts = {"session": 1}
-    status = observe(conversations, pace, 17.0, 4, counts, None)
+    status = observe(conversations, drawing, 17.0, 4, counts, None)
     counts["session"] = 99
     assert (status.connected, status.lost_seconds, status.equipped) == (1, 0.0, False)
     assert (status.drawing_seconds, status.batch_seconds, status.groups_sent) == (0.5, 1.5, 4)
     assert status.malformed == {"session": 1}
     assert conversations[0].must_reopen(30.0)
-    status = observe(conversations, pace, 31.0, 4, counts, RuntimeError("broken"))
+    status = observe(conversations, drawing, 31.0, 4, counts, RuntimeError("broken"))
     assert (status.connected, status.lost_seconds, status.failure) == (0, 1.0, "broken")
 
 

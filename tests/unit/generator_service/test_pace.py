@@ -30,3 +30,11 @@ def test_idleness_grows_while_a_batch_is_under_way_only() -> None:
     assert pace.left_seconds(20.0) == 0.0
     pace.finish(12.0)
     assert (pace.drawing, pace.idle_seconds(15.0)) == (False, 0.0)
+
+
+def test_another_engine_begins_anew_with_the_batch_that_is_under_way() -> None:
+    """Its warm-up is all that is known of it, and the time that building it took is nobody's idleness."""
+    pace = Pace(4.0)
+    pace.start(10.0)
+    pace.begin_anew(2.0, 30.0)
+    assert (pace.p95_seconds, pace.drawing, pace.idle_seconds(31.0)) == (2.0, True, 1.0)
