@@ -34,7 +34,7 @@ def _taken(assignments: Assignments, timeout_seconds: float = 10.0) -> list[int]
 
 
 def test_a_ticket_is_in_one_place_from_arrival_to_collection() -> None:
-    """Told again in any of them, or while its group is unsent, it is not drawn again; when it is gone, it is."""
+    """Told again in any of them, or while its group is unsent, it is not drawn again; once gone it is."""
     assignments = _assignments(groups_per_batch=1)
     assignments.add(0, _tickets(7), ())
     assignments.add(0, _tickets(7), ())
