@@ -6,7 +6,13 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 _ROW, _TEXT, _PLOT, _GAP = 22, 170, 280, 40
-_COLOUR = {"pool": "#4878a8", "fresh": "#c2572c", "replay": "#5a8f3c"}
+_COLOUR = {
+    "pool": "#4878a8",
+    "fresh": "#c2572c",
+    "replay": "#5a8f3c",
+    "drawings": "#8a5fa8",
+    "untrained": "#777777",
+}
 
 
 def write_intervals(path: Path, entries: Sequence[Mapping[str, Any]], results: Mapping[str, str]) -> None:

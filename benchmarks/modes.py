@@ -14,21 +14,18 @@ Usage: streamrep bench modes [--captions 300] [--visits 40] [--seeds 5] [--proce
 
 import argparse
 import json
-import multiprocessing
-import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from benchmarks.arms import Arm, arms_of
+from benchmarks.ended import EndedRuns, Run, complete
 from benchmarks.environment import environment
 from benchmarks.intervals import write_intervals
 from benchmarks.modes_run import VIEWS, Job
 from benchmarks.modes_table import CHANCES, compare, tables
+from benchmarks.student import seed_count
 from benchmarks.superset import Superset, choose_captions, fill, read
 from launcher.command_line import split
 from launcher.run_file import RunFile, load
@@ -45,25 +42,16 @@ def main(argv: Sequence[str]) -> int:
     words, overrides = split(list(argv))
     options = _parser().parse_args(words)
     captions, images = choose_captions(options.captions), options.visits * VIEWS
-    runs = [
+    pairs = [
         (arm, seed) for seed in range(options.seeds) for arm in arms_of(options.visits, POOLS, REUSE, VIEWS)
     ]
     config = load(None, ["--generation.views", str(VIEWS), *overrides])
     fill(options.folder, captions, images, VIEWS)
     superset = read(options.folder, captions, images)
-    ended = _Ended(options.folder / "runs.jsonl", config, superset)
-    missing = [(arm, seed) for arm, seed in runs if not ended.has(arm, seed)]
+    runs, ended = _runs(config, superset, pairs), EndedRuns(options.folder / "runs.jsonl")
     job = Job(config, options.folder, tuple(captions), images)
-    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as processes:
-        began = time.monotonic()
-        waiting = {processes.submit(job, arm, seed): (arm, seed) for arm, seed in missing}
-        for number, done in enumerate(as_completed(waiting), start=1):
-            arm, seed = waiting[done]
-            ended.add(arm, seed, done.result())
-            left = (time.monotonic() - began) / number * (len(missing) - number)
-            text = f"{number} of {len(missing)} runs: {arm.name}, seed {seed}, {left:.0f} s left"
-            print(text, file=sys.stderr, flush=True)
-    rows = [ended.row(arm, seed) for arm, seed in runs]
+    complete(ended, job, runs, options.processes)
+    rows = [ended.row(run.key) for run in runs]
     result = {
         "question": "what images an encoder has to be trained on: a pool's, fresh ones, or replayed ones",
         "captions": len(captions),
@@ -85,38 +73,17 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class _Ended:
-    """Runs that have ended, a line each, under a key of all that decides them."""
-
-    def __init__(self, path: Path, config: RunFile, superset: Superset) -> None:
-        self._path = path
-        self._base = {"superset": superset.digest, "run": msgspec.to_builtins(config)}
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        # A line that was cut off by a kill is a run that has not ended.
-        whole = [line for line in lines if line.endswith("}")]
-        self._rows = {row["key"]: row for row in map(json.loads, whole)}
-
-    def _key(self, arm: Arm, seed: int) -> str:
-        return digest_of({**self._base, "arm": msgspec.to_builtins(arm), "seed": seed})
-
-    def has(self, arm: Arm, seed: int) -> bool:
-        return self._key(arm, seed) in self._rows
-
-    def row(self, arm: Arm, seed: int) -> dict[str, Any]:
-        found: dict[str, Any] = self._rows[self._key(arm, seed)]
-        return found
-
-    def add(self, arm: Arm, seed: int, found: dict[str, Any]) -> None:
-        row = {"key": self._key(arm, seed), "arm": arm.name, "kind": arm.kind, "seed": seed, **found}
-        self._rows[row["key"]] = row
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps(row))
-
-
-def _seeds(text: str) -> int:
-    if int(text) < 2:
-        raise argparse.ArgumentTypeError(f"expected at least 2, for intervals, got {text}")
-    return int(text)
+def _runs(config: RunFile, superset: Superset, pairs: Sequence[tuple[Arm, int]]) -> list[Run]:
+    base = {"superset": superset.digest, "run": msgspec.to_builtins(config)}
+    return [
+        Run(
+            key=digest_of({**base, "arm": msgspec.to_builtins(arm), "seed": seed}),
+            label=f"{arm.name}, seed {seed}",
+            words=(arm, seed),
+            about={"arm": arm.name, "kind": arm.kind, "seed": seed},
+        )
+        for arm, seed in pairs
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--captions", type=int, default=300, help="of the embedded ones")
     add("--visits", type=int, default=40, help="of a caption, with 3 images each; that many are drawn")
-    add("--seeds", type=_seeds, default=5, help="runs of each arm; at least 2, for intervals")
+    add("--seeds", type=seed_count, default=5, help="runs of each arm; at least 2, for intervals")
     add("--processes", type=int, default=1, help="runs at a time, each on a core of its own")
     add(
         "--folder", type=Path, default=Path("runs/modes"), help="of the superset and the runs that have ended"

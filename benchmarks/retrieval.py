@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,22 @@ class RealDrawings:
         return rows[torch.randint(len(rows), (views,), generator=self._random)]
 
 
-def train_on_drawings(config: TrainerConfig, steps: int, on_step: Callable[[int, float], None]) -> Learner:
-    """The run's learner after `steps` steps on real drawings; `on_step` gets each step's excess loss."""
+def train_on_drawings(
+    config: TrainerConfig,
+    steps: int,
+    on_step: Callable[[int, float], None],
+    names: Collection[str] | None = None,
+) -> Learner:
+    """The run's learner after `steps` steps on real drawings, of `names` (normalised captions) if given;
+    `on_step` gets each step's excess loss."""
     config = msgspec.structs.replace(config, run=msgspec.structs.replace(config.run, max_steps=steps))
-    source = RealDrawings(config, load_drawings().of(held_out=False))
+    drawings = load_drawings().of(held_out=False)
+    if names is not None:
+        rows = [row for row, name in enumerate(drawings.names) if normalise_caption(name) in names]
+        drawings = Drawings(
+            drawings.rgba_NHWA[rows], *([column[row] for row in rows] for column in drawings[1:])
+        )
+    source = RealDrawings(config, drawings)
     learner = Learner(config)
     for step in range(1, steps + 1):
         on_step(step, learner.step(source.batch(step)).loss_excess)

@@ -1,4 +1,4 @@
-"""The images that every arm of `bench modes` is served from: drawn once into a pool, then held in memory."""
+"""Images that `bench modes` and `bench ablation` serve: drawn once into a pool, then held in memory."""
 
 import json
 import subprocess
@@ -50,8 +50,15 @@ def choose_captions(count: int) -> list[str]:
     return [texts[i * len(texts) // count] for i in range(count)]
 
 
-def fill(folder: Path, captions: Sequence[str], images_a_caption: int, views: int) -> None:
+def fill(
+    folder: Path,
+    captions: Sequence[str],
+    images_a_caption: int,
+    views: int,
+    guidance: Sequence[float] | None = None,
+) -> None:
     """Fills the pool below `folder` by `streamrep pool`, or what is missing of it; adds up the seconds.
+    `guidance` are scales to draw at instead of the run file's.
 
     Raises UserError where that ends with an error, having said it.
     """
@@ -62,6 +69,8 @@ def fill(folder: Path, captions: Sequence[str], images_a_caption: int, views: in
     source.write_text("\n".join(captions) + "\n", encoding="utf-8")
     words = ["--captions.source", str(source), "--generation.views", str(views)]
     words += ["--pool.images_per_caption", str(images_a_caption)]
+    if guidance is not None:
+        words += ["--generation.guidance", json.dumps(list(guidance))]
     before = json.loads(clock.read_text()) if clock.exists() else 0.0
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="streamrep-") as sockets:
@@ -91,14 +100,22 @@ def read(folder: Path, captions: Sequence[str], images_a_caption: int) -> Supers
     """Everything into memory. Raises UserError where the pool has other captions, or too few images."""
     pool, known = open_pool(folder / "pool", max_damaged=0), Captions(captions)
     images = {caption_id(text): _images_of(pool, folder, text, images_a_caption) for text in known.texts}
-    digests = [pool.index.image(row).place.digest for row in range(len(pool.index))]
     return Superset(
         captions=known,
         images=images,
-        digest=digest_of({"pictures": digests}),
+        digest=_digest(pool),
         fill_seconds=json.loads((folder / "fill_seconds.json").read_text()),
         picture_bytes=pool.index.bytes / len(pool.index),
     )
+
+
+def digest_at(folder: Path) -> str:
+    """The `digest` of what `read` would read, without reading the pictures."""
+    return _digest(open_pool(folder / "pool", max_damaged=0))
+
+
+def _digest(pool: Pool) -> str:
+    return digest_of({"pictures": [pool.index.image(row).place.digest for row in range(len(pool.index))]})
 
 
 def _images_of(pool: Pool, folder: Path, caption: str, count: int) -> ImagesNHWC:

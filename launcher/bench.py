@@ -15,6 +15,7 @@ BENCHMARKS = {
     "step": "where the time of a training step goes, and what a batch costs",
     "decode": "whether a trainer waits for the pictures of its pool",
     "modes": "what an encoder learns from a pool, a fresh stream and replay, at equal images trained",
+    "ablation": "whether the paper's ablations point the same way on the embedded model",
     "settings": "what a run file's trainer settings learn from real drawings",
     "captions": "ten million captions: indexing, time to the first ticket, memory",
 }

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.arms import Arm, arms_of, served
 from benchmarks.modes import main
 from benchmarks.modes_run import batch
-from benchmarks.modes_table import interval
+from benchmarks.student import interval
 from benchmarks.superset import Superset
 from protocol.generation import GenerationSpec
 from protocol.tickets import Ticket
