@@ -22,7 +22,7 @@ USES = (1, 2, 4, 8)
 BATCH_IMAGES_STEP = 24
 """Every m of POSITIVES divides it, so that batches of a multiple of it are whole groups in every arm."""
 
-# On 64 pixels: 64 patches and CLS. Small, so that a run takes no more than twice as long as the convolutions'.
+# On 64 pixels: 64 patches and CLS. Small: a run takes about twice as long as with the convolutions.
 VIT = (
     "--model.encoder",
     '{"model_type": "vit", "patch_size": 8, "hidden_size": 96, "num_hidden_layers": 3,'
