@@ -218,11 +218,15 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     warmup_steps: Annotated[int, Meta(ge=0, description="steps of linear warm-up before the cosine")] = 50
     ema_decay: Annotated[
         float,
-        Meta(ge=0, lt=1, description="of a moving average of the encoder's weights; 0 keeps none"),
+        Meta(
+            ge=0,
+            lt=1,
+            description="of a moving average of the weights of encoder and text tower; 0 keeps none",
+        ),
     ] = 0.0
     export: Annotated[
         Literal["trained", "ema"],
-        Meta(description="which encoder is evaluated and saved at the end: the trained one or its average"),
+        Meta(description="what is evaluated and saved at the end: the trained weights or their average"),
     ] = "trained"
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],

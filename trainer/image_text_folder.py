@@ -5,7 +5,7 @@
       tokenizer.json, ...              AutoTokenizer.from_pretrained
       projection.safetensors           [D, F] `weight` of the encoder's features, `log_scale`
 
-It is of the trained weights, also where the encoder beside it is their average (`train.export = "ema"`).
+With `train.export = "ema"` it is of the averaged weights, as the encoder beside it is.
 
 Shapes: N images, F features, T texts, D the dimension in which they are compared.
 """

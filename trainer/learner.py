@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 import xxhash
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from protocol.errors import UserError
 from trainer.augment import Augment
@@ -27,7 +27,6 @@ from trainer.checkpoint import Tensors
 from trainer.config import TrainerConfig
 from trainer.device import resolve_device, resolve_precision
 from trainer.encoder import Encoder, build_encoder
-from trainer.encoder_average import EncoderAverage
 from trainer.errors import NonFiniteLossError
 from trainer.micro_batch import MicroBatches, refuse_batch_norm
 from trainer.objectives.build import build_objective
@@ -36,6 +35,7 @@ from trainer.objectives.objective import Targets
 from trainer.optimizer import build_optimizer, learning_rate, set_learning_rate
 from trainer.ranks import rank_count, sum_gradients
 from trainer.step_result import StepResult
+from trainer.weight_average import WeightAverage
 
 Row = TypeVar("Row", np.uint8, np.int64)
 
@@ -61,7 +61,7 @@ class Learner:
         if config.train.checkpointing:
             self.encoder.checkpoint_layers()
         decay = config.train.ema_decay
-        self._average = EncoderAverage(self.encoder, decay) if decay else None
+        self._average = WeightAverage(self.encoder, self.objective.exported, decay) if decay else None
         self._optimizer = build_optimizer([self.encoder, self.objective.parts], config.train)
         self._augment = Augment(config.augment, self.device)
         # float16 has no room for small gradients; the other types need no scale, and get none.
@@ -132,7 +132,7 @@ class Learner:
             return
         self.objective.after_update()
         if self._average:
-            self._average.update(self.encoder, step)
+            self._average.update(self.encoder, self.objective.exported, step)
 
     def _not_finite(self, loss: Tensor) -> str:
         """`loss` or `gradient`, whichever is infinite or no number; empty where both are finite."""
@@ -164,25 +164,28 @@ class Learner:
 
     def encode(self, images_NCHW: Tensor) -> Tensor:
         """Normalised images -> features [N, F] float32 on the CPU, of the encoder that is exported."""
-        encoder = self._exported().eval()
+        encoder = self._exported()[0].eval()
         with torch.inference_mode(), self._autocast():
             features_NF: Tensor = encoder(images_NCHW.to(self.device))
         return features_NF.float().cpu()
 
     def save_encoder(self, folder: Path) -> None:
         """Writes a folder that `AutoModel.from_pretrained` loads, and into it what the objective adds."""
-        self._exported().save(folder)
-        self.objective.save(folder)
+        encoder, parts = self._exported()
+        encoder.save(folder)
+        self.objective.save(folder, parts)
 
-    def _exported(self) -> Encoder:
-        return self._average.encoder if self._average and self._config.train.export == "ema" else self.encoder
+    def _exported(self) -> tuple[Encoder, nn.ModuleDict]:
+        if self._average and self._config.train.export == "ema":
+            return self._average.encoder, self._average.parts
+        return self.encoder, self.objective.exported
 
     def tensors(self) -> Tensors:
         """Weights, optimizer state and torch's random state, for a checkpoint."""
         tensors = {f"encoder.{k}": v for k, v in self.encoder.state_dict().items()}
         tensors |= self.objective.parts.state_dict()
         if self._average:
-            tensors |= {f"ema.{k}": v for k, v in self._average.encoder.state_dict().items()}
+            tensors |= {f"ema.{k}": v for k, v in self._average.tensors().items()}
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         tensors["rng.torch"] = torch.get_rng_state()
@@ -207,7 +210,7 @@ class Learner:
             self.encoder.load_state_dict(by_owner["encoder"])
             self.objective.parts.load_state_dict(parts)
             if self._average:
-                self._average.encoder.load_state_dict(by_owner["ema"])
+                self._average.load(by_owner["ema"])
         except RuntimeError as error:
             raise UserError(
                 "checkpoint is of another model",

@@ -20,6 +20,7 @@ class Contrastive:
 
     def __init__(self, encoder: Encoder, head: Head, loss: ImageLoss, temperature: float) -> None:
         self.parts = nn.ModuleDict({"head": head})
+        self.exported = nn.ModuleDict()
         self._encoder = encoder
         self._head = head
         self._loss = loss
@@ -38,7 +39,7 @@ class Contrastive:
     def after_update(self) -> None:
         """Nothing is bounded."""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, exported: nn.ModuleDict) -> None:
         """The encoder is all."""
 
 

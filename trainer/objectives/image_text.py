@@ -68,7 +68,8 @@ class ImageText:
         self._image_text = ImageTextHead(encoder.dim, text.dim, seed=seed)
         self._temperature = temperature
         self._text_weight = text_weight
-        self.parts = nn.ModuleDict({"text": text, "image_text": self._image_text})
+        self.exported = nn.ModuleDict({"text": text, "image_text": self._image_text})
+        self.parts = nn.ModuleDict(dict(self.exported))
         if head is not None:
             self.parts["head"] = head
 
@@ -94,7 +95,10 @@ class ImageText:
         """The scale stays within its bounds."""
         self._image_text.clamp_scale()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, exported: nn.ModuleDict) -> None:
         """Adds the text tower and the projection, for zero-shot classification and retrieval by text."""
-        self._text.save(folder / FOLDER)
-        save_projection(folder / FOLDER, self._image_text.projection.weight, self._image_text.log_scale)
+        text, head = exported["text"], exported["image_text"]
+        assert isinstance(text, TextTower)
+        assert isinstance(head, ImageTextHead)
+        text.save(folder / FOLDER)
+        save_projection(folder / FOLDER, head.projection.weight, head.log_scale)

@@ -60,6 +60,7 @@ class MaskedAutoencoder:
         self._model = model
         self._patches = int(model.vit.embeddings.patch_embeddings.num_patches)
         self.parts = nn.ModuleDict({"decoder": model.decoder})
+        self.exported = nn.ModuleDict()
 
     def embed(self, images_NCHW: Tensor, keys: Sequence[Key]) -> Tensor:
         """[N, 1] reconstruction errors; which patches are hidden depends on each image's key alone."""
@@ -83,7 +84,7 @@ class MaskedAutoencoder:
     def after_update(self) -> None:
         """Nothing is bounded."""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, exported: nn.ModuleDict) -> None:
         """The encoder is all."""
 
 

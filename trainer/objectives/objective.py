@@ -45,6 +45,9 @@ class Objective(Protocol):
     parts: nn.ModuleDict
     """What is trained beside the encoder; their names begin the names of their tensors in a checkpoint."""
 
+    exported: nn.ModuleDict
+    """Those of the parts that are saved with the encoder, and averaged with it."""
+
     def embed(self, images_NCHW: Tensor, keys: Sequence[Key]) -> Tensor:
         """Normalised float images [N, 3, H, W] and the key of each -> [N, F], row by row."""
 
@@ -54,5 +57,6 @@ class Objective(Protocol):
     def after_update(self) -> None:
         """What must hold of the weights after each optimizer step."""
 
-    def save(self, folder: Path) -> None:
-        """Adds to the folder of the saved encoder what judging it needs besides, if anything."""
+    def save(self, folder: Path, exported: nn.ModuleDict) -> None:
+        """Adds to the folder of the saved encoder what judging it needs besides, if anything: `exported`, or
+        the average of it."""

@@ -17,6 +17,7 @@ from trainer.batch import Batch, DrawnGroup
 from trainer.captions import Captions
 from trainer.class_names import ClassNames
 from trainer.config import TrainerConfig
+from trainer.image_text_folder import FOLDER, load_image_text
 from trainer.learner import Learner
 from trainer.objectives.needs import NEEDS
 from trainer.objectives.objective import Targets
@@ -148,6 +149,61 @@ def test_the_encoder_is_saved_as_a_plain_vision_model(name: str, tmp_path: Path)
     with torch.no_grad():
         expected = saved(pixel_values=images).last_hidden_state[:, 0]
     torch.testing.assert_close(learner.encode(images), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["stablerep+", "clip"])
+def test_the_text_tower_is_averaged_exported_and_resumed_as_the_encoder_is(name: str, tmp_path: Path) -> None:
+    """Tower, projection and scale follow the recurrence of the average; no head does, and no loss changes."""
+    config = config_of(name, ema_decay=0.25, export="ema")
+    learner, plain = learner_of(config), learner_of(config_of(name))
+    parts = {"text": learner.objective.parts["text"], "image_text": learner.objective.parts["image_text"]}
+
+    def weights() -> dict[str, Tensor]:
+        found = {f"{part}.{key}": value for part in parts for key, value in parts[part].state_dict().items()}
+        return {key: value.clone() for key, value in (learner.encoder.state_dict() | found).items()}
+
+    expected = weights()
+    for step, decay in ((1, 2 / 11), (2, 0.25), (3, 0.25)):
+        assert learner.step(batch_of(config, step)).loss == plain.step(batch_of(config, step)).loss
+        for key, value in weights().items():
+            assert value.is_floating_point()
+            expected[key] = decay * expected[key] + (1 - decay) * value
+    found = {key[4:]: value for key, value in learner.tensors().items() if key.startswith("ema.")}
+    torch.testing.assert_close(found, expected)
+
+    learner.save_encoder(tmp_path)
+    saved = load_image_text(tmp_path / FOLDER, torch.device("cpu"))
+    with torch.no_grad():
+        texts = saved.texts(["a fish of kind 1", "a rose"])
+        last = functional.normalize(parts["text"].eval()(["a fish of kind 1", "a rose"]), dim=1)
+        features = torch.randn(4, 16)
+        projected = functional.normalize(features @ expected["image_text.projection.weight"].T, dim=1)
+    torch.testing.assert_close(saved.images(features), projected)
+    assert not torch.allclose(texts, last, atol=1e-5)
+    averaged = {key[5:]: value for key, value in expected.items() if key.startswith("text.")}
+    parts["text"].load_state_dict(averaged)
+    with torch.no_grad():
+        last = functional.normalize(parts["text"](["a fish of kind 1", "a rose"]), dim=1)
+    torch.testing.assert_close(texts, last)
+
+
+def test_an_averaged_text_tower_comes_back_bit_for_bit() -> None:
+    """From the tensors of a checkpoint; one without the tower's average is refused in one line."""
+    config = config_of("clip", ema_decay=0.9)
+    one = learner_of(config)
+    for step in (1, 2):
+        one.step(batch_of(config, step))
+    kept = {key: value.clone() for key, value in one.tensors().items()}
+    other = learner_of(config)
+    other.load(kept)
+    for learner in (one, other):
+        learner.step(batch_of(config, 3))
+    again = other.tensors()
+    assert [key for key, value in one.tensors().items() if not torch.equal(value, again[key])] == []
+    without = {key: value for key, value in kept.items() if not key.startswith("ema.text.")}
+    with pytest.raises(UserError, match=r"train\.ema_decay") as caught:
+        other.load(without)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["stablerep+", "simclr", "mae"])

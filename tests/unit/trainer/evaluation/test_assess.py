@@ -86,7 +86,7 @@ def saved_encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Image
     objective = build_objective(CONFIG, encoder)
     assert isinstance(objective, ImageText)
     encoder.save(folder)
-    objective.save(folder)
+    objective.save(folder, objective.exported)
     return folder, objective
 
 
