@@ -20,7 +20,9 @@ kinds, all that the encoder and the set allow by default:
              captions by images
   knn        weighted vote of the k nearest pictures of train
   linear     logistic regression, its L2 chosen on validation; from 100,000 train pictures on StableRep's
-             probe: 10 learning rates with and without batch norm, 90 epochs of random crops
+             probe: 10 learning rates with and without batch norm, 90 epochs of random crops. Where pictures
+             have several classes: one regression a class, and mean average precision, by the eleven points
+             of Pascal VOC 2007 (as SynCLR reports it) and by area
   fewshot    600 episodes of 5 classes with 5 labelled pictures each, and a 95% interval
   zeroshot   classes by their names, for runs with train.objective = "stablerep+" or "clip"
 
@@ -31,7 +33,9 @@ variants of the probe:
 data: `openmoji`, or a folder of SPLIT/CLASS/picture files (with a captions.csv of path, caption, group), of
 WebDataset shards train-*.tar with KEY.cls or KEY.json, or of Parquet files with the columns image and label.
 Splits are called train, val and test; a set without test is judged on val. classes.txt names the classes of
-labels that are numbers.
+labels that are numbers. Where pictures have several classes, or none: lists in KEY.json or in the column, or
+in the folder a labels.csv of path and label, with a row for each class of a picture (an empty label: none).
+Such sets are judged by linear and zeroshot, and by retrieval where they have captions.
 """
 
 

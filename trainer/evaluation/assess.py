@@ -17,7 +17,8 @@ from trainer.evaluation.features import Features
 from trainer.evaluation.few_shot import WAYS, able_classes, draw_episodes, few_shot
 from trainer.evaluation.image_set import ImageSet, Split
 from trainer.evaluation.image_text import PHOTOGRAPH, image_text_recall, zero_shot_classes
-from trainer.evaluation.result import Found, Result, known_found, of_accuracy, save_found
+from trainer.evaluation.measure import measure
+from trainer.evaluation.result import Found, Result, known_found, of_measure, save_found
 from trainer.evaluation.result_page import write_page
 from trainer.evaluation.retrieval import knn_predict, recall_at_k
 from trainer.evaluation.subject import Subject
@@ -65,7 +66,7 @@ class Assessment:
             encoder=str(self._subject.folder),
             encoder_digest=self._subject.digest,
             data=data.name,
-            data_digest=":".join(split.digest for split in splits),
+            data_digest=":".join(split.digest + split.labels_digest for split in splits),
             pictures={split.name: len(split) for split in splits},
             classes=len(data.classes),
             results=[],
@@ -88,10 +89,14 @@ class Assessment:
     def possible(self) -> list[Kind]:
         """The kinds that this encoder and this set allow."""
         train, test = self._data.train, self._data.test
+        texts: list[Kind] = ["zeroshot"] if self._subject.text else []
+        if self._data.is_multi_label:
+            several: list[Kind] = ["retrieval"] if self._has_texts else []
+            return several + (["linear"] if train else []) + texts
         kinds: list[Kind] = ["retrieval"] if train or self._has_texts else []
         kinds += ["knn", "linear"] if train else []
         kinds += ["fewshot"] if train and len(able_classes(train.labels_N, test.labels_N)) >= WAYS else []
-        return kinds + (["zeroshot"] if self._subject.text else [])
+        return kinds + texts
 
     @property
     def _has_texts(self) -> bool:
@@ -107,7 +112,9 @@ class Assessment:
         data, k = self._data, self._settings.k
         scores = {}
         test_NF = self._of(data.test)
-        if data.train:
+        if not self._has_texts:
+            self._need_one_class("--kind retrieval")
+        if data.train and not data.is_multi_label:
             train, test = data.train, data.test
             labels = [
                 split.labels_N if split.instances_N is None else split.instances_N for split in (test, train)
@@ -123,19 +130,33 @@ class Assessment:
             self._train()
         return [Result(kind="retrieval", scores=scores)]
 
+    def _need_one_class(self, what: str) -> None:
+        if self._data.is_multi_label:
+            raise UserError(
+                "pictures have several classes",
+                expected="one class a picture",
+                got="lists of classes",
+                where=f"{what} on {self._data.name}",
+                mend="judge such a set by --kind linear, or by zeroshot where there is a text tower",
+            )
+
     def _knn(self) -> list[Result]:
+        self._need_one_class("--kind knn")
         train, test = self._train(), self._data.test
         k, temperature = self._settings.k, self._settings.temperature
         predicted_N = knn_predict(
             self._of(test), self._of(train), train.labels_N.to(self._device), k, temperature
         )
         accuracy = measure_accuracy(predicted_N, test.labels_N, self._data.classes, test.groups)
-        return [of_accuracy("knn", accuracy, settings={"k": k, "temperature": temperature})]
+        return [of_measure("knn", accuracy, settings={"k": k, "temperature": temperature})]
 
     def _linear(self) -> list[Result]:
         settings, train = self._settings, self._train()
-        by_sgd = settings.solver == "sgd" or (settings.solver == "auto" and len(train) >= LARGE)
-        if not by_sgd:
+        large = len(train) >= LARGE and not self._data.is_multi_label
+        by_sgd = settings.solver == "sgd" or (settings.solver == "auto" and large)
+        if by_sgd:
+            self._need_one_class("--solver sgd")
+        else:
             return linear.logistic(self._data, self._features, self._device, settings.seed)
         return [
             result
@@ -152,6 +173,7 @@ class Assessment:
         ]
 
     def _few_shot(self) -> list[Result]:
+        self._need_one_class("--kind fewshot")
         train, test, settings = self._train(), self._data.test, self._settings
         episodes = draw_episodes(
             train.labels_N, test.labels_N, seed=settings.seed, episodes=settings.episodes
@@ -173,6 +195,6 @@ class Assessment:
                     mend="mend that line",
                 )
         classes_CD = zero_shot_classes(data.classes, templates, self._subject.texts)
-        predicted_N = (self._subject.images(self._of(test)) @ classes_CD.T).argmax(dim=1)
-        accuracy = measure_accuracy(predicted_N, test.labels_N, data.classes, test.groups)
-        return [of_accuracy("zeroshot", accuracy, settings={"templates": len(templates)})]
+        scores_NC = self._subject.images(self._of(test)) @ classes_CD.T
+        measured = measure(scores_NC, test, data.classes)
+        return [of_measure("zeroshot", measured, settings={"templates": len(templates)})]

@@ -39,12 +39,16 @@ class Place(NamedTuple):
     """-1: to the end of the file."""
 
 
+Label = str | int
+"""The name of a class, or its number."""
+
+
 class Row(NamedTuple):
     """One picture as a reader found it."""
 
     place: Place
-    label: str | int
-    """The name of its class, or its number."""
+    label: Label | tuple[Label, ...]
+    """A tuple in a set whose pictures have several classes, or none."""
     captions: tuple[str, ...] = ()
     group: str = ""
     """What group-wise accuracy tells apart; empty where the set has no groups."""
@@ -58,13 +62,27 @@ class Split:
     read: Callable[[int], ImageHWC]
     """Decodes picture i; for any thread. Raises UserError."""
     labels_N: Tensor
-    """int64 places in the set's `classes`."""
+    """int64 places in the set's `classes`; -1 where there is `classes_NC`."""
     captions: Sequence[tuple[str, ...]]
     groups: Sequence[str]
     digest: str
     """Of what the pictures are: names, sizes and times of change, or contents."""
     instances_N: Tensor | None = None
     """int64, what retrieval looks for where that is finer than a class."""
+    classes_NC: Tensor | None = None
+    """bool, which classes each picture has, in a set whose pictures have several or none."""
+
+    @property
+    def targets(self) -> Tensor:
+        """What a classifier is fitted to: `labels_N`, or `classes_NC` as float32."""
+        return self.labels_N if self.classes_NC is None else self.classes_NC.float()
+
+    @property
+    def labels_digest(self) -> str:
+        """Of `classes_NC`, which may lie in a table beside the pictures; else empty."""
+        if self.classes_NC is None:
+            return ""
+        return "+" + xxhash.xxh3_64_hexdigest(self.classes_NC.numpy().tobytes())
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -81,6 +99,11 @@ class ImageSet:
     test: Split
     templates: Sequence[str] = ()
     """Texts with a {} for the class name, where the set's classes want others than photographs do."""
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether its pictures have several classes, or none."""
+        return self.test.classes_NC is not None
 
 
 class FilePictures:
@@ -126,9 +149,19 @@ def assemble(
             where=str(where),
             mend="name folders, or the beginnings of files, train, val and test",
         )
-    labels = {row.label for split in found.values() for row in split}
-    classes, numbers = _number(labels, class_names, where)
-    splits = {split: _split(split, some, numbers) for split, some in found.items() if some}
+    labels = [row.label for split in found.values() for row in split]
+    lists = [label for label in labels if isinstance(label, tuple)]
+    if lists and len(lists) < len(labels):
+        single = next(label for label in labels if not isinstance(label, tuple))
+        raise _bad_labels("labels that are all lists or all single", f"{single!r} and {lists[0]}", where)
+    distinct = {label for one in labels for label in (one if isinstance(one, tuple) else (one,))}
+    strange = [label for label in distinct if type(label) not in (str, int)]
+    if strange:
+        raise _bad_labels("names or whole numbers", repr(strange[0]), where)
+    if not distinct:
+        raise _bad_labels("a picture with a class", f"{len(labels)} with none", where)
+    classes, numbers = _number(distinct, class_names, where)
+    splits = {split: _split(split, some, numbers, len(classes)) for split, some in found.items() if some}
     return ImageSet(
         name=name,
         classes=classes,
@@ -139,8 +172,8 @@ def assemble(
 
 
 def _number(
-    labels: set[str | int], class_names: Sequence[str], where: Path
-) -> tuple[list[str], dict[str | int, int]]:
+    labels: set[Label], class_names: Sequence[str], where: Path
+) -> tuple[list[str], dict[Label, int]]:
     texts = sorted(label for label in labels if isinstance(label, str))
     whole = sorted(label for label in labels if isinstance(label, int))
     if texts and whole:
@@ -158,7 +191,7 @@ def _bad_labels(expected: str, got: str, where: Path) -> UserError:
     return UserError("unclear labels", expected=expected, got=got, where=str(where), mend="mend the labels")
 
 
-def _split(name: str, rows: Sequence[Row], numbers: Mapping[str | int, int]) -> Split:
+def _split(name: str, rows: Sequence[Row], numbers: Mapping[Label, int], classes: int) -> Split:
     digest, status_of = xxhash.xxh3_64(), {}
     for row in rows:
         place = row.place
@@ -168,12 +201,19 @@ def _split(name: str, rows: Sequence[Row], numbers: Mapping[str | int, int]) -> 
         digest.update(
             f"{os.path.abspath(place.path)}:{status_of[place.path]}:{place.offset}:{place.size}\n".encode()
         )
-    known = SPLIT_NAMES[name]
+    labels_N = torch.full((len(rows),), -1)
+    classes_NC = torch.zeros(len(rows), classes, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        if isinstance(row.label, tuple):
+            classes_NC[number, [numbers[label] for label in row.label]] = True
+        else:
+            labels_N[number] = numbers[row.label]
     return Split(
-        name=known,
+        name=SPLIT_NAMES[name],
         read=FilePictures([row.place for row in rows]),
-        labels_N=torch.tensor([numbers[row.label] for row in rows]),
+        labels_N=labels_N,
         captions=[row.captions for row in rows],
         groups=[row.group for row in rows],
         digest=digest.hexdigest(),
+        classes_NC=classes_NC if isinstance(rows[0].label, tuple) else None,
     )

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression by L-BFGS, and StableRep's choice of its regularisation.
+"""Logistic regression by L-BFGS, multinomial or one class against the rest, and the choice of its l2.
 
 Shapes: E problems that are solved at once, N rows, F features, C classes.
 """
@@ -22,14 +22,18 @@ class Linear(NamedTuple):
     weight_EFC: Tensor
     bias_E1C: Tensor
 
+    def scores(self, features_ENF: Tensor) -> Tensor:
+        """Logits [E, N, C]"""
+        return features_ENF @ self.weight_EFC + self.bias_E1C
+
     def predict(self, features_ENF: Tensor) -> Tensor:
         """int64 [E, N]"""
-        return (features_ENF @ self.weight_EFC + self.bias_E1C).argmax(dim=2)
+        return self.scores(features_ENF).argmax(dim=2)
 
 
 def fit_logistic(
     features_ENF: Tensor,
-    labels_EN: Tensor,
+    targets: Tensor,
     classes: int,
     l2: float,
     *,
@@ -38,7 +42,9 @@ def fit_logistic(
 ) -> Linear:
     """The least of: sum of cross entropies + l2 / 2 x squared weights, for each problem; biases are free.
 
-    In the dtype of the features. scikit-learn's LogisticRegression(C=1 / l2) has the same minimum.
+    In the dtype of the features. `targets` are labels (int64 [E, N]), or 0 and 1 for each class (floating
+    [E, N, C]), which are then independent problems of two classes. scikit-learn's
+    LogisticRegression(C=1 / l2) has the same minimum, for the latter one of its own for each class.
     """
     problems, rows, dim = features_ENF.shape
     weight_EFC = features_ENF.new_zeros(problems, dim, classes) if start is None else start.weight_EFC.clone()
@@ -55,7 +61,10 @@ def fit_logistic(
     def closure() -> Tensor:
         optimizer.zero_grad()
         logits_ENC = features_ENF @ weight_EFC + bias_E1C
-        entropy = functional.cross_entropy(logits_ENC.flatten(0, 1), labels_EN.flatten(), reduction="sum")
+        if targets.dim() == 3:
+            entropy = functional.binary_cross_entropy_with_logits(logits_ENC, targets, reduction="sum")
+        else:
+            entropy = functional.cross_entropy(logits_ENC.flatten(0, 1), targets.flatten(), reduction="sum")
         # Per row, so that the tolerances mean the same for sets of any size.
         loss: Tensor = (entropy + l2 / 2 * weight_EFC.square().sum()) / rows
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
@@ -82,17 +91,18 @@ def choose_l2(
     sweep: tuple[float, ...] = L2_SWEEP,
     tried: Callable[[int], None] = lambda count: None,
 ) -> Chosen:
-    """The l2 of the best score on validation, the strongest of equals. Features as (rows [N, F], labels [N]).
+    """The l2 of the best score on validation, the strongest of equals. Each split is its features [N, F] and
+    its targets, [N] or [N, C].
 
     Each fit starts at the one before it, from strong to weak: the minimum is the same, and it is near.
-    `score` judges predictions of the validation rows; `tried` hears how many values are done.
+    `score` judges the [N, C] scores of the validation rows; `tried` hears how many values are done.
     """
-    (features_NF, labels_N), (asked_NF, _) = standardise(train, validation)
+    (features_NF, targets), (asked_NF, _) = standardise(train, validation)
     scores: list[tuple[float, float]] = []
     start = None
     for count, l2 in enumerate(sorted(sweep, reverse=True), start=1):
-        start = fit_logistic(features_NF[None], labels_N[None], classes, l2, start=start)
-        scores.append((l2, score(start.predict(asked_NF[None])[0])))
+        start = fit_logistic(features_NF[None], targets[None], classes, l2, start=start)
+        scores.append((l2, score(start.scores(asked_NF[None])[0])))
         tried(count)
     best = max(scores, key=lambda pair: pair[1])[0]
     return Chosen(best, scores[::-1])
@@ -104,4 +114,4 @@ def standardise(
     """Each feature less its mean over train, divided by its deviation there, as SynCLR's code does."""
     std_F, mean_F = torch.std_mean(train[0], dim=0, correction=0)
     std_F = torch.where(std_F > 0, std_F, 1.0)
-    return tuple(((features_NF - mean_F) / std_F, labels_N) for features_NF, labels_N in (train, *others))
+    return tuple(((features_NF - mean_F) / std_F, targets) for features_NF, targets in (train, *others))

@@ -1,7 +1,8 @@
 """Labelled Parquet files as the Hugging Face hub has them: train-*.parquet, validation-*.parquet and so on.
 
-Columns: `image` (bytes, or a struct with `bytes`), `label`, perhaps `caption` or `text`, and `group`. Parquet
-has no way to one row, so the pictures are copied once into one file of the cache and read by their places.
+Columns: `image` (bytes, or a struct with `bytes`), `label`, or `labels` or `classes`, any of which may hold
+lists, perhaps `caption` or `text`, and `group`. Parquet has no way to one row, so the pictures are copied
+once into one file of the cache and read by their places.
 """
 
 import os
@@ -17,7 +18,7 @@ from trainer.evaluation.image_set import Place, Row
 
 IMAGE, LABELS, CAPTIONS, GROUP = (
     ("image", "img", "jpg"),
-    ("label", "fine_label", "cls"),
+    ("label", "fine_label", "cls", "labels", "classes"),
     ("caption", "text"),
     "group",
 )
@@ -67,8 +68,9 @@ def _read_file(path: Path, file: Any, cache: Path) -> list[Row]:
                     text for name in CAPTIONS if (text := row.get(name)) and isinstance(text, str)
                 )
                 group = row.get(GROUP)
-                place = Place(pictures, offset, len(data))
-                rows.append(Row(place, row[columns[1]], captions, "" if group is None else str(group)))
+                place, label = Place(pictures, offset, len(data)), row[columns[1]]
+                label = tuple(label) if isinstance(label, list) else label
+                rows.append(Row(place, label, captions, "" if group is None else str(group)))
                 offset += len(data)
         spool.flush()
         if temporary:
@@ -96,8 +98,10 @@ def _class_names(schema: Any) -> list[str]:
     try:
         described = msgspec.json.decode((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = described["info"]["features"]
-        return next(list(features[name]["names"]) for name in LABELS if "names" in features.get(name, ()))
-    except (msgspec.DecodeError, KeyError, TypeError, StopIteration):
+        label = next(features[name] for name in LABELS if name in features)
+        # Of a list its items are described, under `feature`.
+        return list(label.get("feature", label)["names"])
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, StopIteration):
         return []
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from trainer.evaluation.accuracy import Accuracy
+from trainer.evaluation.measure import Measure
 from trainer.run_folder import write_json
 
-_SHARES = ("accuracy", "mean_class", "worst_class", "worst_group")
+_SHARES = ("accuracy", "map_11_point", "map_area", "mean_class", "worst_class", "worst_group")
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -59,16 +59,16 @@ class Found(Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, results=[*kept, *new])
 
 
-def of_accuracy(kind: str, accuracy: Accuracy, **fields: Any) -> Result:
-    """A row of an accuracy and what else is known of it."""
-    values = dataclasses.asdict(accuracy)
-    scores = {name: values[name] for name in _SHARES if values[name] is not None}
+def of_measure(kind: str, measured: Measure, **fields: Any) -> Result:
+    """A row of what was measured and what else is known of it."""
+    values = dataclasses.asdict(measured)
+    scores = {name: values[name] for name in _SHARES if values.get(name) is not None}
     return Result(
         kind=kind,
         scores=scores,
-        worst_class_name=accuracy.worst_class_name,
-        by_class=accuracy.by_class,
-        by_group=accuracy.by_group,
+        worst_class_name=measured.worst_class_name,
+        by_class=measured.by_class,
+        by_group=measured.by_group,
         **fields,
     )
 

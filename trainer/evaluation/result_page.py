@@ -55,7 +55,8 @@ def _details(result: Result) -> str:
         figures.append(f"<figure><figcaption>by {escape(result.curve_of)}</figcaption>{chart}</figure>")
     if result.by_class:
         ranked = sorted(result.by_class.values())
-        points = {"accuracy": [(float(rank), share) for rank, share in enumerate(ranked, start=1)]}
+        what = "accuracy" if "accuracy" in result.scores else "average precision"
+        points = {what: [(float(rank), share) for rank, share in enumerate(ranked, start=1)]}
         chart = chart_svg(points, x_label="class", y_format="%")
         figures.append(f"<figure><figcaption>classes, the worst first</figcaption>{chart}</figure>")
     if result.by_group:

@@ -1,8 +1,9 @@
 """Labelled WebDataset shards, train-*.tar, val-*.tar and test-*.tar: KEY.jpg with KEY.cls or KEY.json, and
 perhaps KEY.txt.
 
-The label is KEY.cls, else `label`, `cls` or `class_name` in KEY.json; the caption KEY.txt, else `caption`;
-the group `group`. No member is extracted: pictures are read from their places.
+The label is KEY.cls, else `label`, `cls` or `class_name` in KEY.json, or a list of labels under one of these,
+or `labels` or `classes`; the caption KEY.txt, else `caption`; the group `group`. No member is extracted:
+pictures are read from their places.
 """
 
 import tarfile
@@ -17,7 +18,7 @@ from trainer.evaluation.image_set import Place, Row
 from trainer.pool.images import READABLE_SUFFIXES
 
 TEXT_BYTES_MAX = 2**20
-LABEL_KEYS = ("label", "cls", "class_name")
+LABEL_KEYS = ("label", "cls", "class_name", "labels", "classes")
 
 
 def read_shards(paths: Sequence[Path]) -> list[Row]:
@@ -61,9 +62,9 @@ def _row(place: Place, texts: Mapping[str, bytes], where: str) -> Row:
     known = _json(texts.get(".json", b"{}"))
     text = texts[".cls"].decode("utf-8", "replace").strip() if ".cls" in texts else None
     label = next((known[key] for key in LABEL_KEYS if key in known), "") if text is None else text
-    if isinstance(label, str) and label.isdecimal():
-        label = int(label)
-    if type(label) not in (str, int) or label == "":
+    several = isinstance(label, list)
+    labels = [_number_or_name(one) for one in (label if several else [label])]
+    if any(type(one) not in (str, int) or one == "" for one in labels):
         raise UserError(
             "a picture has no label",
             expected=f"a .cls file, or {', '.join(LABEL_KEYS)} in its .json",
@@ -74,10 +75,14 @@ def _row(place: Place, texts: Mapping[str, bytes], where: str) -> Row:
     caption = texts[".txt"].decode("utf-8", "replace").strip() if ".txt" in texts else known.get("caption")
     return Row(
         place,
-        label,
+        tuple(labels) if several else labels[0],
         (caption,) if isinstance(caption, str) and caption else (),
         str(known.get("group", "")),
     )
+
+
+def _number_or_name(label: Any) -> Any:
+    return int(label) if isinstance(label, str) and label.isdecimal() else label
 
 
 def _json(data: bytes) -> dict[str, Any]:

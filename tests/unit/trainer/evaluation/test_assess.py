@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from trainer.config import TrainerConfig
 from trainer.encoder import build_encoder
 from trainer.errors import StopRequestedError
 from trainer.evaluation.assess import KINDS, Assessment, Settings
+from trainer.evaluation.average_precision import mean_average_precision
 from trainer.evaluation.features import Features
 from trainer.evaluation.image_set import ImageSet, Split, SplitName
+from trainer.evaluation.logistic import fit_logistic, standardise
 from trainer.evaluation.subject import Subject
 from trainer.learner import Learner
 from trainer.objectives.build import build_objective
@@ -249,6 +252,90 @@ def test_what_an_encoder_or_a_set_lacks_is_refused(saved: tuple[Path, ImageText]
         judged.run(["knn"], tmp_path)
     with pytest.raises(UserError, match="no place for the class"):
         assessment(folder, tmp_path / "cache", templates=["a photo"]).run(["zeroshot"], tmp_path)
+
+
+def several(name: SplitName, count: int) -> Split:
+    """Each picture's colour, and whether it is a light one, which more than one colour is."""
+    plain = split(name, count)
+    light = torch.tensor([False, True, False, False, True])
+    colour_N5 = torch.nn.functional.one_hot(plain.labels_N, 5).bool()
+    classes_NC = torch.cat([colour_N5, light[plain.labels_N][:, None]], dim=1)
+    return dataclasses.replace(plain, labels_N=torch.full((count,), -1), classes_NC=classes_NC)
+
+
+SEVERAL = ImageSet(
+    name="several",
+    classes=[*COLOURS, "light"],
+    train=several("train", 40),
+    validation=several("validation", 20),
+    test=several("test", 25),
+)
+
+
+def test_pictures_with_several_classes_are_ranked(saved: tuple[Path, ImageText], tmp_path: Path) -> None:
+    """By one regression a class, chosen on validation; colours apart are ranked without fault."""
+    folder, _ = saved
+    judged = assessment(folder, tmp_path / "cache", SEVERAL)
+    assert judged.possible() == ["retrieval", "linear", "zeroshot"]
+    rows = {row.kind: row for row in judged.run(judged.possible(), tmp_path / "out").results}
+    assert rows["linear"].scores == {
+        name: pytest.approx(1.0) for name in ("map_11_point", "map_area", "worst_class", "worst_group")
+    }
+    assert rows["linear"].chosen_on == "validation"
+    assert set(rows["linear"].by_class) == {*COLOURS, "light"}
+    assert 0 < rows["zeroshot"].scores["map_11_point"] < 1
+    assert "text_to_image_recall_at_1" in rows["retrieval"].scores
+    assert "recall_at_3" not in rows["retrieval"].scores
+    page = (tmp_path / "out" / "results.html").read_text("utf-8")
+    assert "map 11 point" in page
+    assert "average precision" in page
+
+
+def test_scores_are_those_of_a_regression_fitted_by_hand(
+    saved: tuple[Path, ImageText], tmp_path: Path
+) -> None:
+    """With labels that say nothing of the pictures, so that no ranking is perfect."""
+    folder, _ = saved
+    generator = torch.Generator().manual_seed(0)
+    parts = {}
+    for some in (SEVERAL.train, SEVERAL.validation, SEVERAL.test):
+        assert some is not None
+        drawn_NC = torch.rand(len(some), 6, generator=generator) < 0.4
+        parts[some.name] = dataclasses.replace(some, classes_NC=drawn_NC)
+    data = dataclasses.replace(SEVERAL, **parts)
+    judged = assessment(folder, tmp_path / "cache", data)
+    [row] = judged.run(["linear"], tmp_path / "out").results
+    features = Features(
+        subject(folder), tmp_path / "cache", batch_images=16, workers=1, stop=threading.Event()
+    )
+    whole = [parts["train"], parts["validation"]]
+    fitted_NF = torch.cat([features.of(some, "small") for some in whole])
+    targets = torch.cat([some.targets for some in whole])
+    asked = (features.of(data.test, "small"), data.test.targets)
+    (fitted_NF, _), (asked_NF, _) = standardise((fitted_NF, targets), asked)
+    linear = fit_logistic(fitted_NF[None], targets[None], 6, row.settings["l2"])
+    scores = linear.scores(asked_NF[None])[0]
+    assert data.test.classes_NC is not None
+    expected = mean_average_precision(scores, data.test.classes_NC)
+    assert row.scores["map_11_point"] == pytest.approx(expected.eleven_point)
+    assert row.scores["map_area"] == pytest.approx(expected.area)
+    assert expected.eleven_point < 0.95
+    _, best_l2 = max((score, log_l2) for log_l2, score in row.curves["score"])
+    assert math.log10(row.settings["l2"]) == pytest.approx(best_l2, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"), [("knn", {}), ("fewshot", {}), ("linear", {"solver": "sgd"}), ("retrieval", {})]
+)
+def test_what_wants_one_class_a_picture_is_refused(
+    tmp_path: Path, kind: Any, changes: dict[str, Any]
+) -> None:
+    """In one line that names the kind; retrieval where there are no texts."""
+    build_encoder(ENCODER, 16, 0).save(tmp_path / "bare")
+    judged = assessment(tmp_path / "bare", tmp_path / "cache", SEVERAL, **changes)
+    with pytest.raises(UserError, match="pictures have several classes") as caught:
+        judged.run([kind], tmp_path / "out")
+    assert "\n" not in str(caught.value)
 
 
 def without_train(data: ImageSet) -> ImageSet:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -93,6 +94,69 @@ def test_every_kind_of_storage_gives_the_same_set(tmp_path: Path, write: object)
             np.testing.assert_array_equal(split.read(row), expected)
 
 
+SEVERAL = {"a": ("cat", "dog"), "b": (), "c": ("dog",), "d": ("cat", "eel", "dog")}
+
+
+def several_as_folder(root: Path) -> None:
+    (root / "test" / "deep").mkdir(parents=True)
+    lines = ["path,label"]
+    for name, labels in SEVERAL.items():
+        (root / "test" / "deep" / f"{name}.png").write_bytes(png("test", name, 0))
+        lines += [f"test/deep/{name}.png,{label}" for label in labels or ("",)]
+    (root / "labels.csv").write_text("\n".join([*lines[:2], *reversed(lines[2:])]))
+
+
+def several_as_shards(root: Path) -> None:
+    root.mkdir()
+    with tarfile.open(root / "test-0.tar", "w") as tar:
+        for name, labels in SEVERAL.items():
+            told = json.dumps({"labels": labels}).encode()
+            for extension, data in (("png", png("test", name, 0)), ("json", told)):
+                info = tarfile.TarInfo(f"{name}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def several_as_parquet(root: Path) -> None:
+    root.mkdir()
+    names = ["cat", "dog", "eel"]
+    columns = {
+        "image": [{"bytes": png("test", name, 0), "path": None} for name in SEVERAL],
+        "classes": [[names.index(label) for label in labels] for labels in SEVERAL.values()],
+    }
+    told = {"info": {"features": {"classes": {"feature": {"names": names, "_type": "ClassLabel"}}}}}
+    described = {b"huggingface": json.dumps(told).encode()}
+    data = pyarrow.table(columns).replace_schema_metadata(described)
+    pyarrow.parquet.write_table(data, root / "test-00000-of-00001.parquet")
+
+
+@pytest.mark.parametrize("write", [several_as_folder, several_as_shards, several_as_parquet])
+def test_pictures_with_several_classes_or_none(tmp_path: Path, write: object) -> None:
+    """The same set from a table beside a folder, from lists in shards, and from a column of lists."""
+    assert callable(write)
+    write(tmp_path / "set")
+    data = open_set(str(tmp_path / "set"), tmp_path / "cache")
+    assert data.is_multi_label
+    assert list(data.classes) == ["cat", "dog", "eel"]
+    expected = [[label in labels for label in data.classes] for labels in SEVERAL.values()]
+    assert data.test.classes_NC is not None
+    assert data.test.classes_NC.tolist() == expected
+    assert data.test.targets.tolist() == expected
+    assert data.test.labels_N.tolist() == [-1] * 4
+    np.testing.assert_array_equal(data.test.read(2), picture("test", "c", 0))
+
+
+def test_a_changed_table_is_another_set_of_the_same_pictures(tmp_path: Path) -> None:
+    """Features, which are kept by the pictures' digest, need not be computed again."""
+    several_as_folder(tmp_path)
+    first = open_set(str(tmp_path), tmp_path)
+    table = (tmp_path / "labels.csv").read_text()
+    (tmp_path / "labels.csv").write_text(table.replace("c.png,dog", "c.png,cat"))
+    second = open_set(str(tmp_path), tmp_path)
+    assert first.test.digest == second.test.digest
+    assert first.test.labels_digest != second.test.labels_digest != ""
+
+
 def test_parquet_pictures_are_copied_once(tmp_path: Path) -> None:
     """The second opening finds the copies of the first, and makes no others."""
     as_parquet(tmp_path / "set")
@@ -144,6 +208,21 @@ def test_numbers_without_names_and_a_changed_picture(tmp_path: Path) -> None:
         write(2)
 
 
+def shard(*told: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number, text in enumerate(told):
+            for extension, data in (("png", b"-"), ("json", text.encode())):
+                info = tarfile.TarInfo(f"{number}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+MIXED = shard('{"label": "cat"}', '{"label": ["dog"]}')
+FRACTION = shard('{"label": [0.5]}')
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -151,6 +230,12 @@ def test_numbers_without_names_and_a_changed_picture(tmp_path: Path) -> None:
         ({"train/cat/0.png": b""}, "nothing to judge on"),
         ({"cat/0.png": b"", "captions.csv": b"path,caption\ncat/1.png,one\n"}, r"got cat/1\.png"),
         ({"cat/0.png": b"", "captions.csv": b"file,text\n"}, "got file, text"),
+        ({"cat/0.png": b"", "labels.csv": b"path,label\n"}, r"a row of cat/0\.png"),
+        ({"labels.csv": b"path,label\n0.png,cat\n"}, r"missing.*got 0\.png"),
+        ({"0.png": b"", "labels.csv": b"path,label\n0.png,\n"}, "got 1 with none"),
+        ({"0.png": b"", "labels.csv": b"path,caption\n0.png,\n"}, "got path, caption"),
+        ({"test-0.tar": MIXED}, r"all lists or all single, got 'cat' and \('dog',\)"),
+        ({"test-0.tar": FRACTION}, r"a picture has no label.*got \[0\.5\]"),
         ({"other.tar": b""}, r"got other\.tar"),
         ({"test-0.tar": b"not a shard"}, "a shard can't be read"),
         ({"test-0.parquet": b"not a table"}, "labelled pictures can't be read"),

@@ -41,6 +41,26 @@ def test_the_gradient_at_the_minimum_is_zero(l2: float) -> None:
         assert max(map(abs, of_bias)) < 1e-4
 
 
+@pytest.mark.parametrize("l2", [0.1, 10.0])
+def test_one_class_against_the_rest_is_a_problem_of_its_own(l2: float) -> None:
+    """At the minimum sum (sigmoid - y) x + l2 w and sum (sigmoid - y) vanish for each class; a picture may
+    have several classes, or none."""
+    features, _ = rows(30, 4)
+    targets = (torch.rand(30, 3, generator=torch.Generator().manual_seed(5)) < 0.4).double()
+    assert set(targets.sum(dim=1).tolist()) >= {0.0, 1.0, 2.0}
+    linear = fit_logistic(features[None], targets[None], 3, l2, iterations=1000)
+    for c in range(3):
+        weight, bias = linear.weight_EFC[0, :, c].tolist(), linear.bias_E1C[0, 0, c].item()
+        gradient, of_bias = [l2 * value for value in weight], 0.0
+        for x, y in zip(features.tolist(), targets[:, c].tolist(), strict=True):
+            error = 1 / (1 + math.exp(-bias - sum(a * b for a, b in zip(x, weight, strict=True)))) - y
+            of_bias += error
+            gradient = [value + error * a for value, a in zip(gradient, x, strict=True)]
+        assert max(map(abs, [*gradient, of_bias])) < 1e-4
+    alone = fit_logistic(features[None], targets[None, :, 1:2], 1, l2, iterations=1000)
+    torch.testing.assert_close(alone.weight_EFC[..., 0], linear.weight_EFC[..., 1], atol=1e-5, rtol=0)
+
+
 def test_problems_solved_together_do_not_touch_each_other() -> None:
     """The same weights as alone."""
     (first, labels), (second, _) = rows(18, 0), rows(18, 1)
@@ -63,14 +83,14 @@ def test_l2_is_chosen_by_the_score_of_each_value_on_validation() -> None:
     train, validation = rows(24, 2, noise=1.5), rows(60, 3, noise=1.5)
     sweep = (1e-3, 1e-1, 10.0, 1e4)
 
-    def score(predicted: Tensor) -> float:
-        return (predicted == validation[1]).double().mean().item()
+    def score(scores: Tensor) -> float:
+        return (scores.argmax(dim=1) == validation[1]).double().mean().item()
 
     heard: list[int] = []
     chosen = choose_l2(train, validation, 3, score=score, sweep=sweep, tried=heard.append)
     (x, y), (asked, _) = standardise(train, validation)
     expected = [
-        score(fit_logistic(x[None], y[None], 3, l2, iterations=1000).predict(asked[None])[0]) for l2 in sweep
+        score(fit_logistic(x[None], y[None], 3, l2, iterations=1000).scores(asked[None])[0]) for l2 in sweep
     ]
     assert [value for _, value in chosen.sweep] == pytest.approx(expected)
     assert len(set(expected)) > 1
