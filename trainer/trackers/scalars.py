@@ -2,7 +2,7 @@
 
 from trainer.metrics import Row
 
-_TRAIN = ("loss", "lr", "rank_me", "alignment", "uniformity", "positive_", "negative_")
+_TRAIN = ("loss", "lr", "rankme", "alignment", "uniformity", "positive_", "negative_")
 _EVALUATION = ("recall_at_", "knn_")
 _KEYS = ("step", "time")
 

@@ -1,5 +1,7 @@
 """One learner: it learns, it comes back from its tensors bit for bit, and it stops before a bad update."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from protocol.errors import UserError
 from trainer.batch import Batch, DrawnGroup
@@ -175,6 +178,49 @@ def test_the_average_follows_its_recurrence_and_is_what_is_exported(tmp_path: Pa
     last = Learner(_config())
     last.load({name: value for name, value in learner.tensors().items() if not name.startswith("ema.")})
     assert not torch.allclose(last.encode(images), learner.encode(images))
+
+
+FEATURES_ALONE = """
+import sys
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+images = load_file("images")["images"]
+for name in ("resnet", "vit"):
+    model = AutoModel.from_pretrained(name).eval()
+    with torch.no_grad():
+        hidden = model(images).last_hidden_state
+    features = hidden[:, 0] if hidden.dim() == 3 else hidden.mean(dim=(2, 3))
+    save_file({"features": features.contiguous()}, f"features of {name}")
+assert not {"trainer", "protocol"} & set(sys.modules)
+"""
+TRANSFORMER = {
+    "model_type": "vit",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "patch_size": 4,
+}
+
+
+def test_trained_encoders_give_the_same_features_to_transformers_alone(tmp_path: Path) -> None:
+    """In a fresh process that never imports this project, to 1e-5; a ResNet, and the average of a ViT."""
+    averaged = _config(ema_decay=0.5, export="ema")
+    model = msgspec.structs.replace(averaged.model, encoder=TRANSFORMER)
+    images, expected = torch.randn(5, 3, 16, 16), {}
+    save_file({"images": images}, tmp_path / "images")
+    for name, config in (("resnet", CONFIG), ("vit", msgspec.structs.replace(averaged, model=model))):
+        learner = Learner(config)
+        for step in (1, 2, 3):
+            learner.step(_batch(step))
+        learner.save_encoder(tmp_path / name)
+        expected[name] = learner.encode(images)
+    words = [sys.executable, "-I", "-c", FEATURES_ALONE]
+    subprocess.run(words, check=True, timeout=100, cwd=tmp_path)
+    for name, features in expected.items():
+        found = load_file(tmp_path / f"features of {name}")["features"]
+        torch.testing.assert_close(found, features, rtol=1e-5, atol=1e-5)
 
 
 def test_an_average_is_kept_beside_training_and_comes_back() -> None:
