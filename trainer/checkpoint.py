@@ -44,6 +44,8 @@ class TrainedState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """(first step, mode) of all modes so far, those that were switched to among them."""
     file_mode: Mode | None = None
     """`run.mode` of the run file, from which a switch may have led away."""
+    reuse: float | None = None
+    """What `stream.reuse = "auto"` had come to; None with another."""
     groups_trained: int
     """Distinct groups."""
     uses: int

@@ -142,6 +142,7 @@ class Loop:
             order=self.config.stream.order,
             modes=tuple(self.steering.modes),
             file_mode=self.config.run.mode,
+            reuse=self.supply.reuse,
             groups_trained=self.meter.groups_trained,
             uses=self.meter.uses,
             images_received=self.meter.images_received,

@@ -38,8 +38,9 @@ class Reuse:
     auto: AutoReuse | None
 
 
-def open_reuse(config: TrainerConfig, ranks: RankGroup) -> Reuse:
-    """This rank's empty ring, and with `stream.reuse = "auto"` the controller of how much it is used."""
+def open_reuse(config: TrainerConfig, ranks: RankGroup, begins_at: float | None = None) -> Reuse:
+    """This rank's empty ring, and with `stream.reuse = "auto"` the controller of how much it is used, which
+    goes on from where a checkpoint has it."""
     ring = Ring(
         capacity=limits.ring_groups(part_of(config, ranks)),
         max_reuse=config.stream.max_reuse,
@@ -50,7 +51,12 @@ def open_reuse(config: TrainerConfig, ranks: RankGroup) -> Reuse:
     if config.stream.reuse == "eager":
         return Reuse(ring, None)
     target = config.stream.waiting_target
-    return Reuse(ring, AutoReuse(reuse_max=limits.reuse_max(config), waiting_target=target))
+    auto = AutoReuse(
+        reuse_max=limits.reuse_max(config),
+        waiting_target=target,
+        begins_at=1.0 if begins_at is None else begins_at,
+    )
+    return Reuse(ring, auto)
 
 
 def open_feed(

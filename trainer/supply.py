@@ -154,6 +154,6 @@ def open_supply(
     config: TrainerConfig, plan: Plan, state: TrainedState, modes: Modes, ranks: RankGroup
 ) -> Supply:
     """Binds the socket, or opens the pool and starts its processes, of this rank. Raises UserError."""
-    kept, reopen = Kept(reuse=open_reuse(config, ranks)), partial(open_parts, plan, ranks)
+    kept, reopen = Kept(reuse=open_reuse(config, ranks, state.reuse)), partial(open_parts, plan, ranks)
     open_pool = partial(open_pool_of, plan)
     return Supply(reopen(config, state, modes, kept), kept, state.content, reopen, open_pool)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from trainer.checkpoint import Checkpoints
+
 CAPTIONS = [f"caption number {i}" for i in range(20)]
 STEPS = 36
 START_SECONDS = 300
@@ -240,7 +242,8 @@ def test_a_trainer_that_waits_hears_and_refuses_the_impossible(
 def test_auto_reuse_finds_how_often_groups_must_be_used(
     small_run: Callable[..., Any], start: Callable[..., Any]
 ) -> None:
-    """The generator is slow: reuse rises above 1 within its bound, and each row tells it."""
+    """The generator is slow: reuse rises above 1 within its bound, and each row tells it. A run that goes on
+    after a kill begins with the reuse of its checkpoint."""
     run = small_run(
         run__max_steps=120,
         stream__reuse="auto",
@@ -249,9 +252,22 @@ def test_auto_reuse_finds_how_often_groups_must_be_used(
         generator__fake_images_per_second=60.0,
     )
     trainer, generator = start("train", str(run.path)), start("generate", str(run.path))
+    run.wait_for(lambda row: "loss" in row and row["step"] >= 30, START_SECONDS)
+    trainer.kill()
+    trainer.wait(10)
+    latest = Checkpoints(run.folder / "checkpoints", keep=100).latest()
+    assert latest is not None
+    state = latest[0]
+    assert state.step >= 10
+    trainer = start("train", str(run.path))
     _finish(trainer)
     _finish(generator)
     rows = [row for row in run.rows() if "loss" in row]
+    [first] = [row for row in rows if row["step"] == state.step + 1]
+    assert state.reuse is not None
+    assert state.reuse > 1.1
+    # Until the ring is full again nothing is learnt of the generator, so nothing moves it.
+    assert first["reuse"] == state.reuse
     assert all(1 <= row["reuse"] <= 50 for row in rows)
     assert rows[-1]["reuse"] > 1.5
     late = rows[60:]
@@ -260,4 +276,6 @@ def test_auto_reuse_finds_how_often_groups_must_be_used(
     )
     [(uses,)] = _query(run, "SELECT max(use) FROM uses")
     assert uses <= 50
-    assert sum(rows[-1]["uses"].values()) == sum(rows[-1]["age_seconds"].values()) == 120 * 8
+    # These are of the second trainer alone.
+    trained = (120 - state.step) * 8
+    assert sum(rows[-1]["uses"].values()) == sum(rows[-1]["age_seconds"].values()) == trained

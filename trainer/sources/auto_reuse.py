@@ -31,11 +31,12 @@ class AutoReuse:
     - Else it stays.
     """
 
-    def __init__(self, *, reuse_max: float, waiting_target: float) -> None:
-        """`reuse_max`: never exceeded, however long the trainer waits. Begins with no reuse at all."""
+    def __init__(self, *, reuse_max: float, waiting_target: float, begins_at: float = 1.0) -> None:
+        """`reuse_max`: never exceeded, however long the trainer waits. A new run begins with no reuse at all,
+        one that goes on at the reuse of its checkpoint."""
         self._reuse_max = reuse_max
         self._set_point = SET_POINT * waiting_target
-        self.reuse = 1.0
+        self.reuse = min(reuse_max, max(1.0, begins_at))
         """Effective: groups of a batch for each fresh one."""
         self._carry = 0.0
         """Of a fresh group that earlier batches were short of."""

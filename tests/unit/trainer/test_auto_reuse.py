@@ -96,6 +96,14 @@ def test_a_change_of_speed_is_followed() -> None:
     assert rising[-1].reuse < 1.05
 
 
+@pytest.mark.parametrize(("begins_at", "reuse"), [(7.5, 7.5), (100.0, REUSE_MAX), (0.5, 1.0)])
+def test_a_run_that_goes_on_begins_where_its_checkpoint_was(begins_at: float, reuse: float) -> None:
+    """Within the bounds of the settings that it goes on with."""
+    auto = AutoReuse(reuse_max=REUSE_MAX, waiting_target=TARGET, begins_at=begins_at)
+    assert auto.reuse == reuse
+    assert auto.fresh_groups(BATCH) == int(BATCH / reuse)
+
+
 def test_fractions_of_a_group_are_not_lost() -> None:
     """A reuse of 3 asks for 32 / 3 groups a batch: 10, 11, 11."""
     auto = AutoReuse(reuse_max=3.0, waiting_target=TARGET)
