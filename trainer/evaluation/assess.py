@@ -17,7 +17,7 @@ from trainer.evaluation.features import Features
 from trainer.evaluation.few_shot import WAYS, able_classes, draw_episodes, few_shot
 from trainer.evaluation.image_set import ImageSet, Split
 from trainer.evaluation.image_text import PHOTOGRAPH, image_text_recall, zero_shot_classes
-from trainer.evaluation.measure import measure
+from trainer.evaluation.measure import ChosenBy, measure
 from trainer.evaluation.result import Found, Result, known_found, of_measure, save_found
 from trainer.evaluation.result_page import write_page
 from trainer.evaluation.retrieval import knn_predict, recall_at_k
@@ -35,6 +35,8 @@ class Settings:
 
     variants: Sequence[linear.Variant] = ("clean",)
     solver: Literal["auto", "sgd", "lbfgs"] = "auto"
+    chosen_by: ChosenBy = "accuracy"
+    """For l2 of the logistic regression."""
     epochs: int
     probe_batch: int
     k: int
@@ -157,7 +159,9 @@ class Assessment:
         if by_sgd:
             self._need_one_class("--solver sgd")
         else:
-            return linear.logistic(self._data, self._features, self._device, settings.seed)
+            return linear.logistic(
+                self._data, self._features, self._device, settings.seed, settings.chosen_by
+            )
         return [
             result
             for variant in settings.variants

@@ -23,7 +23,7 @@ from trainer.evaluation.image_set import ImageSet, Split
 from trainer.evaluation.linear_probe import BASE_LRS, NORMS, Asked, LinearProbe, run_probe
 from trainer.evaluation.loading import random_crop
 from trainer.evaluation.logistic import L2_SWEEP, choose_l2, fit_logistic, standardise
-from trainer.evaluation.measure import first_score, measure
+from trainer.evaluation.measure import ChosenBy, choosing_score, measure
 from trainer.evaluation.result import Result, of_measure
 from trainer.progress import Progress
 
@@ -39,8 +39,11 @@ def hold_out(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return rows[held:].sort().values, rows[:held].sort().values
 
 
-def logistic(data: ImageSet, features: Features, device: torch.device, seed: int) -> list[Result]:
-    """L2 chosen on validation among 45, then fitted again on train and validation together."""
+def logistic(
+    data: ImageSet, features: Features, device: torch.device, seed: int, chosen_by: ChosenBy
+) -> list[Result]:
+    """L2 chosen on validation among 45, then fitted again on train and validation together. By average
+    precision where pictures have several classes, whatever `chosen_by` is."""
     train = train_of(data)
     train_NF, train_targets = features.of(train, "small").to(device), train.targets.to(device)
     if data.validation:
@@ -54,7 +57,7 @@ def logistic(data: ImageSet, features: Features, device: torch.device, seed: int
     progress = Progress(len(L2_SWEEP) + 1, sys.stderr, unit="logistic regression: fit")
 
     def score(scores_NC: Tensor) -> float:
-        return first_score(scores_NC, asked[1])
+        return choosing_score(scores_NC, asked[1], chosen_by)
 
     def tried(count: int) -> None:
         progress.update({"step": count})
@@ -74,7 +77,11 @@ def logistic(data: ImageSet, features: Features, device: torch.device, seed: int
             measure(linear.scores(test_NF[None])[0], data.test, data.classes),
             variant="clean",
             chosen_on="validation" if data.validation else "a tenth of train",
-            settings={"solver": "lbfgs", "l2": chosen.l2},
+            settings={
+                "solver": "lbfgs",
+                "l2": chosen.l2,
+                "chosen_by": "map_11_point" if data.is_multi_label else chosen_by,
+            },
             curves={"score": [(float(torch.tensor(l2).log10()), value) for l2, value in chosen.sweep]},
             curve_of="log10 l2",
         )

@@ -4,7 +4,9 @@ Shapes: N pictures, C classes.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 from trainer.evaluation.accuracy import Accuracy, measure_accuracy
@@ -16,6 +18,7 @@ from trainer.evaluation.average_precision import (
 from trainer.evaluation.image_set import Split
 
 Measure = Accuracy | MeanPrecision
+ChosenBy = Literal["accuracy", "mean_class"]
 
 
 def measure(scores_NC: Tensor, split: Split, classes: Sequence[str]) -> Measure:
@@ -26,8 +29,14 @@ def measure(scores_NC: Tensor, split: Split, classes: Sequence[str]) -> Measure:
     return measure_accuracy(scores_NC.argmax(dim=1), split.labels_N, classes, split.groups)
 
 
-def first_score(scores_NC: Tensor, targets: Tensor) -> float:
-    """The first of what `measure` reports, of labels [N] or classes [N, C]. Raises UserError."""
+def choosing_score(scores_NC: Tensor, targets: Tensor, chosen_by: ChosenBy) -> float:
+    """What a hyperparameter is chosen by: of labels [N] the accuracy of `measure` or its mean over classes,
+    of classes [N, C] the mean average precision by eleven points. Raises UserError."""
     if targets.dim() == 2:
         return mean_average_precision(scores_NC, targets > 0).eleven_point
-    return (scores_NC.argmax(dim=1) == targets).double().mean().item()
+    right_N = (scores_NC.argmax(dim=1) == targets).double()
+    if chosen_by == "accuracy":
+        return right_N.mean().item()
+    count_C = torch.bincount(targets)
+    right_C = torch.bincount(targets, weights=right_N)
+    return (right_C[count_C > 0] / count_C[count_C > 0]).mean().item()

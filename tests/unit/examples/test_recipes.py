@@ -51,7 +51,13 @@ def test_the_published_schedules(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "images", "guidance"),
-    [("laion_text", 8256, 2), ("cc12m_simclr", 8256, 8), ("cc12m_clip", 8256, 2), ("cc12m_mae", 4096, 6)],
+    [
+        ("laion_text", 8256, 2),
+        ("cc12m_simclr", 8256, 8),
+        ("cc12m_clip", 8256, 2),
+        ("cc12m_mae", 4096, 6),
+        ("cc12m_supcon", 8256, 2),
+    ],
 )
 def test_the_other_recipes_see_as_many_images(name: str, images: int, guidance: float) -> None:
     """SimCLR's augmentations count as images; each at the guidance that suits it best."""

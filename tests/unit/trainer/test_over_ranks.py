@@ -81,6 +81,14 @@ def _stablerep_plus(first: int, last: int) -> Results:
     )
 
 
+def _masked(first: int, last: int) -> Results:
+    """The mean of a value for each image, as MAE's."""
+    errors = _random(_images_before(len(GROUPS)), 1, seed=6)[_images_before(first) : _images_before(last)]
+    errors.requires_grad_()
+    count = errors.detach().new_tensor(len(errors))
+    return _results(mean_over_ranks(LossSums(errors.sum(), torch.zeros_like(count), count)), images=errors)
+
+
 def _results(loss: BatchLoss, **leaves: Tensor) -> Results:
     """The loss and the gradient of each leaf, after this rank's share alone went backward."""
     loss.share.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
@@ -96,6 +104,7 @@ CASES: dict[str, Callable[[int, int], Results]] = {
     "simclr": _simclr,
     "image_text": _image_text,
     "stablerep_plus": _stablerep_plus,
+    "masked": _masked,
 }
 
 

@@ -189,6 +189,25 @@ def test_features_are_computed_once_for_an_encoder_and_its_pictures(
     assert sum(encoded) == 25 + 25 + 25 + 10
 
 
+def test_l2_is_chosen_by_what_was_asked(saved: tuple[Path, ImageText], tmp_path: Path) -> None:
+    """A strong l2 always says the frequent class, which is worth more by accuracy than by classes."""
+    folder, _ = saved
+    rare_N = torch.rand(40, generator=torch.Generator().manual_seed(0)) < 0.15
+    parts = {
+        name: dataclasses.replace(split(name, 40), labels_N=rare_N.roll(shift).long())
+        for shift, name in enumerate(("train", "validation", "test"))
+    }
+    data = ImageSet(name="rare", classes=["often", "rare"], **parts)
+    frequent = 1 - rare_N.double().mean().item()
+    for chosen_by, strongest in (("accuracy", frequent), ("mean_class", 0.5)):
+        judged = assessment(folder, tmp_path / "cache", data, chosen_by=chosen_by)
+        [row] = judged.run(["linear"], tmp_path / chosen_by).results
+        assert row.settings["chosen_by"] == chosen_by
+        assert row.curves["score"][-1][1] == pytest.approx(strongest)
+        _, best_l2 = max((score, log_l2) for log_l2, score in row.curves["score"])
+        assert math.log10(row.settings["l2"]) == pytest.approx(best_l2, abs=1e-5)
+
+
 @pytest.mark.parametrize("variant", ["paper", "clean"])
 def test_the_probe_says_what_it_chose_on(saved: tuple[Path, ImageText], tmp_path: Path, variant: str) -> None:
     """A row for each norm; colours are learned in a few epochs by the best head."""
