@@ -49,6 +49,7 @@ def evaluate(argv: list[str], interrupts: Interrupts) -> int:
     variants: Any = _listed(words.variant, VARIANTS, "--variant")
     # Imported when the words are known to be good: these take seconds.
     from trainer.device import resolve_device, resolve_precision
+    from trainer.evaluation.across_sets import across_sets, judged_sets, lines_of, save_across
     from trainer.evaluation.assess import Assessment, Settings
     from trainer.evaluation.features import Features
     from trainer.evaluation.open_set import open_set
@@ -78,11 +79,18 @@ def evaluate(argv: list[str], interrupts: Interrupts) -> int:
     folder = words.out or target / "evaluations" / data.name
     try:
         found = assessment.run(kinds or assessment.possible(), folder)
+        # Only where sets lie beside each other by our own doing.
+        judged = [] if words.out else judged_sets(folder.parent, found.encoder_digest)
+        sets = across_sets(judged) if len(judged) > 1 else None
+        if sets:
+            save_across(folder.parent, sets)
     except StopRequestedError:
         return interrupts.exit_code
     except OSError as error:
         raise _cannot_write(folder, error) from error
     print(f"{data.name}: {subject.folder}\n{table(found)}\n  see {folder / 'results.html'}")
+    if sets:
+        print(f"all sets in {folder.parent}:\n{lines_of(sets)}")
     return interrupts.exit_code
 
 

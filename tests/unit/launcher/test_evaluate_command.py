@@ -1,6 +1,7 @@
 """`streamrep eval`: from the words to a table and files, and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,22 @@ def test_a_run_is_judged_on_a_folder(run: Path, capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert "worst_class 100.0%" in printed
     assert "chosen on a tenth of train" in printed
+
+
+def test_a_second_set_makes_a_table_of_both(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each judged when it was asked for; the means are over both, and lie beside the sets."""
+    (run.parent / "set").rename(run.parent / "first")
+    shutil.copytree(run.parent / "first", run.parent / "second")
+    words = ["--kind", "knn", "--cache", str(run.parent / "cache"), "--device", "cpu", "--threads", "1"]
+    assert main(["eval", str(run), "--data", str(run.parent / "first"), *words]) == 0
+    assert not (run / "evaluations" / "sets.json").exists()
+    assert main(["eval", str(run), "--data", str(run.parent / "second"), *words]) == 0
+    told = json.loads((run / "evaluations" / "sets.json").read_text("utf-8"))
+    assert told["rows"] == [{"name": "knn", "by_set": {"first": 1.0, "second": 1.0}, "mean": 1.0}]
+    elsewhere = str(run.parent / "elsewhere" / "out")
+    assert main(["eval", str(run), "--data", str(run.parent / "first"), "--out", elsewhere, *words]) == 0
+    assert [path.name for path in (run.parent / "elsewhere").iterdir()] == ["out"]
+    assert "knn  first 100.0%  second 100.0%  mean 100.0%" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
