@@ -31,7 +31,8 @@ from protocol.generation import GenerationSpec
 from trainer.captions import load_captions
 from trainer.config import CaptionsConfig
 from trainer.done import DoneIds
-from trainer.feed.desk import Desk, DeskSettings
+from trainer.feed.desk import Desk
+from trainer.feed.desk_settings import DeskSettings
 from trainer.feed.feed import Feed
 from trainer.feed.leases import Leases
 from trainer.plan import Plan

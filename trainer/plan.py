@@ -12,6 +12,8 @@ from protocol.tickets import Ticket
 from trainer.captions import CaptionList
 from trainer.permutation import Permutation
 
+_RECENT_TICKETS = 1024
+
 
 class Plan:
     """Captions visited epoch by epoch, each epoch in a seeded order of its own.
@@ -32,9 +34,14 @@ class Plan:
             }
         )
         self._order = lru_cache(maxsize=4)(self._order_of_epoch)
+        # Each is wanted twice, when it is given out and when its group has come.
+        self._ticket = lru_cache(maxsize=_RECENT_TICKETS)(self._ticket_of_group)
 
     def ticket(self, group_id: int) -> Ticket:
         """The order for one group: pure function of captions, seed, spec and id."""
+        return self._ticket(group_id)
+
+    def _ticket_of_group(self, group_id: int) -> Ticket:
         epoch, position = divmod(group_id, len(self.captions))
         index = self._order(epoch)[position]
         caption_id = self.captions.ids[index]

@@ -16,7 +16,8 @@ from trainer.checkpoint import TrainedState
 from trainer.composition import Composition, RankComposition
 from trainer.config import TrainerConfig
 from trainer.done import DoneIds
-from trainer.feed.desk import Desk, DeskSettings
+from trainer.feed.desk import Desk
+from trainer.feed.desk_settings import DeskSettings
 from trainer.feed.feed import Feed
 from trainer.feed.leases import Leases
 from trainer.lockstep import Lockstep

@@ -30,7 +30,8 @@ from protocol.payload import describe_images
 from protocol.sockets import connect_dealer
 from trainer.captions import Captions
 from trainer.done import DoneIds
-from trainer.feed.desk import Desk, DeskSettings
+from trainer.feed.desk import Desk
+from trainer.feed.desk_settings import DeskSettings
 from trainer.feed.feed import Feed
 from trainer.feed.leases import Leases
 from trainer.plan import Plan

@@ -6,7 +6,6 @@ failed, bye, heartbeat ─→ leases     tick ─→ tickets, heartbeats, cancel
 """
 
 from collections import Counter, deque
-from dataclasses import dataclass
 
 import zmq
 
@@ -33,6 +32,7 @@ from protocol.payload import unpack_images
 from trainer.batch import DrawnGroup
 from trainer.errors import TooManyDeadLettersError
 from trainer.feed import reasons
+from trainer.feed.desk_settings import DeskSettings
 from trainer.feed.leases import Leases
 from trainer.feed.peers import Peer, Peers
 from trainer.feed.received import Received
@@ -46,24 +46,6 @@ LEASE_BATCHES = 4
 """A lease lasts at least this many of the worker's own p95 batch times."""
 HEAD_BATCHES = 2
 """In ticket order, what others wait for is issued again after so many p95 batch times of its holder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeskSettings:
-    """What the desk tells workers and holds them to."""
-
-    session: str
-    endpoints: tuple[str, ...]
-    content: str
-    """The run's content hash; empty until the first worker brings one."""
-    follows: bool = False
-    """Whether another rank settles the content hash: until it is known every engine waits, so that workers
-    with two models can't each become the first of another rank."""
-    lease_seconds: float
-    exact: bool = False
-    """Whether only exact engines of one hash may draw; the hash is then part of the content hash."""
-    heartbeat_seconds: float = 1.0
-    silence_seconds: float = 5.0
 
 
 class Desk:
@@ -83,8 +65,10 @@ class Desk:
         self.groups_received = 0
         self.issued_again = 0
         """Tickets given to a second worker because later groups waited for them."""
+        self.starved = False
+        """Whether a worker was given less than it could take."""
         self.captions_cut = 0
-        """Groups taken whose caption was longer than the text encoder reads."""
+        """Groups taken with a caption longer than the text encoder reads."""
 
     def handle(
         self, identity: bytes, message: WorkerMessage, payload: zmq.Frame | None, now: float, key: str = ""
@@ -184,17 +168,21 @@ class Desk:
         return outgoing + granted
 
     def grant(self, now: float) -> list[Outgoing]:
-        """Tickets to every worker with free credit, as the window allows."""
+        """Tickets, as the window allows, to every worker with half of its credit free: fewer messages than
+        one by one, and who holds the other half has enough to do."""
         outgoing: list[Outgoing] = []
         equipped = self.peers.equipped
         patience = {p.identity: HEAD_BATCHES * p.batch_seconds for p in self.peers if p.batch_seconds}
+        self.starved = False
         for peer in self.peers:
             free = peer.credit - self.leases.held(peer.identity)
             if not peer.equipped or free < 1:
                 continue
             ids = self.leases.issue_head_again(peer.identity, now, patience)
             self.issued_again += len(ids)
-            ids += self.leases.issue(peer.identity, free - len(ids), now, equipped)
+            if 2 * free >= peer.credit:
+                ids += self.leases.issue(peer.identity, free - len(ids), now, equipped)
+                self.starved |= len(ids) < free
             if ids:
                 tickets = tuple(self._plan.ticket(group_id) for group_id in ids)
                 outgoing.append((peer.identity, Tickets(**self._stamp, tickets=tickets)))

@@ -126,7 +126,9 @@ class Feed:
             if self._failure is not None:
                 return
             self._desk.leases.train(group_ids)
-        self._waker.send(b"")
+            starved = self._desk.starved
+        if starved:
+            self._waker.send(b"")
 
     def redeal(self, leases: Leases) -> None:
         """Other ids are wanted from now on: see `Desk.redeal`."""

@@ -26,7 +26,8 @@ from protocol.payload import describe_images
 from trainer.captions import Captions
 from trainer.done import DoneIds
 from trainer.errors import TooManyDeadLettersError
-from trainer.feed.desk import Desk, DeskSettings
+from trainer.feed.desk import Desk
+from trainer.feed.desk_settings import DeskSettings
 from trainer.feed.leases import Leases
 from trainer.plan import Plan
 
@@ -106,9 +107,40 @@ def test_credit_is_absolute_and_tickets_wait_for_the_engine() -> None:
     assert isinstance(tickets, Tickets)
     assert tickets.tickets == tuple(PLAN.ticket(i) for i in range(3))
     assert desk.handle(A, Ready(**STAMP, credit=3), None, 0.1) == []
-    more = _only(desk.handle(A, Ready(**STAMP, credit=5), None, 0.2))
+    more = _only(desk.handle(A, Ready(**STAMP, credit=6), None, 0.2))
     assert isinstance(more, Tickets)
-    assert [t.group_id for t in more.tickets] == [3, 4]
+    assert [t.group_id for t in more.tickets] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(("credit", "held_at_grant"), [(1, 0), (2, 1), (3, 1), (8, 4), (9, 4)])
+def test_tickets_come_when_half_of_the_credit_is_free(credit: int, held_at_grant: int) -> None:
+    """Then as many as fill it, in one message."""
+    desk = _desk(window=100)
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=credit), None, 0.0)
+    for held in range(credit - 1, held_at_grant, -1):
+        _send_group(desk, A, credit - 1 - held, 1.0)
+        assert not any(isinstance(message, Tickets) for _, message in desk.tick(1.0))
+        assert desk.leases.held(A) == held
+    _send_group(desk, A, credit - 1 - held_at_grant, 1.0)
+    tickets = [message for _, message in desk.tick(1.5) if isinstance(message, Tickets)]
+    assert [len(message.tickets) for message in tickets] == [credit - held_at_grant]
+    assert (desk.leases.held(A), desk.starved) == (credit, False)
+
+
+def test_a_worker_that_the_window_starves_is_known() -> None:
+    """A slot that is freed matters to it at once, and to one that has all it can hold not at all."""
+    desk = _desk(window=3)
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=3), None, 0.0)
+    assert not desk.starved
+    for group_id in range(3):
+        _send_group(desk, A, group_id, 1.0)
+    desk.tick(1.0)
+    assert desk.starved
+    desk.leases.train([0, 1, 2])
+    desk.tick(1.1)
+    assert (desk.leases.held(A), desk.starved) == (3, False)
 
 
 def test_credit_of_an_old_session_counts_for_nothing() -> None:
