@@ -33,7 +33,7 @@ test: $(INSTALLED)  ## run every test that needs neither a GPU nor minutes
 
 test-compose: $(INSTALLED)  ## build the image and run the tests that need a container engine
 	docker compose build trainer
-	@$(BIN)/python -m pytest -m compose tests/compose $(ARGS)
+	@$(BIN)/python -m pytest -m "compose and not slow" tests/compose $(ARGS)
 
 check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -9,15 +9,20 @@ from typing import Any
 
 import pytest
 
+from launcher.run_file import load
+
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(400)]
 
 STEPS, GROUPS = 6, 8
+TRAINS_WITHIN_SECONDS = 180
 
 
 def test_up_trains_on_images_of_the_embedded_model_and_ends(
     project: Any, tmp_path: Path, uses_of: Callable[[Path], list[Any]]
 ) -> None:
-    """Every container ends with 0 by itself; a second `up` finds nothing to do, and makes no new keys."""
+    """Within 3 minutes it has trained on fresh images. Every container ends with 0 by itself; a second `up`
+    finds nothing to do, and makes no new keys.
+    """
     project.environ(STREAMREP_RUN_FILE="")
     project.set(
         run__name="r",
@@ -27,7 +32,7 @@ def test_up_trains_on_images_of_the_embedded_model_and_ends(
         train__warmup_steps=2,
         eval__sets=[],
     )
-    project.compose("up", seconds=300)
+    project.compose("up", seconds=TRAINS_WITHIN_SECONDS)
     project.assert_ended({"keys-1": 0, "trainer-1": 0, "generator-1": 0})
     run = project.take_run(tmp_path / "first")
     summary = json.loads((run / "summary.json").read_text("utf-8"))
@@ -44,6 +49,25 @@ def test_up_trains_on_images_of_the_embedded_model_and_ends(
     project.assert_ended({"keys-1": 0, "trainer-1": 0, "generator-1": 0})
     assert uses_of(project.take_run(tmp_path / "second")) == uses
     assert _keys(project, tmp_path / "keys again") == keys
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_default_run_ends_as_make_up_does(project: Any, tmp_path: Path) -> None:
+    """Nothing set but its name: all steps, an encoder that finds drawings at least twice as often as it did
+    untrained, and a report.
+    """
+    project.environ(STREAMREP_RUN_FILE="")
+    project.set(run__name="r")
+    project.compose("up", seconds=1700)
+    project.assert_ended({"keys-1": 0, "trainer-1": 0, "generator-1": 0})
+    run = project.take_run(tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
+    print(json.dumps(summary, indent=2))
+    assert summary["steps"] == load(None, []).run.max_steps
+    assert summary["recall_at_10"] >= 2 * summary["recall_at_10_untrained"]
+    assert (run / "encoder" / "model.safetensors").exists()
+    assert (run / "report.html").exists()
 
 
 def _keys(project: Any, folder: Path) -> dict[str, bytes]:
