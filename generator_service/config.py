@@ -25,7 +25,8 @@ class GeneratorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         str,
         Meta(
             description="folder or hub name of an AutoencoderTiny or AutoencoderKL of the same latents, used"
-            " instead of the model's own; empty is the model's"
+            " instead of the model's own; `embedded-tiny` is a faster one of the embedded model; empty is"
+            " the model's"
         ),
     ] = ""
     loras: Annotated[

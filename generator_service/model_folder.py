@@ -15,6 +15,8 @@ from generator_service.hub import find_folder
 from protocol.errors import UserError
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "model"
+TINY_DECODER, TINY_DECODER_FOLDER = "embedded-tiny", Path(__file__).parent / "embedded" / "tiny_decoder"
+"""What `generator.decoder` may name without a folder: a smaller decoder of the embedded model's latents."""
 PIPELINES = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline", "StableDiffusionXLPipeline")
 """Those whose loop the sampler has."""
 XL = "StableDiffusionXLPipeline"
@@ -136,7 +138,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _open_decoder(decoder: str) -> Decoder:
-    path = find_folder(decoder, "generator.decoder")
+    path = TINY_DECODER_FOLDER if decoder == TINY_DECODER else find_folder(decoder, "generator.decoder")
     vae_class = str(read_json(path / "config.json").get("_class_name"))
     if vae_class not in _VAES:
         raise _refusal("unknown decoder", " or ".join(_VAES), vae_class, str(path / "config.json"))

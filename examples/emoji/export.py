@@ -15,12 +15,14 @@ import shutil
 from pathlib import Path
 
 from checkpoints import load_checkpoint
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from models import build_scheduler, build_text_encoder, build_unet, build_vae, load_tokenizer
+from torch import nn
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parents[1] / "generator_service" / "embedded" / "model"
 MAX_BYTES = 40_000_000
+MAX_DECODER_BYTES = 1_000_000
 
 
 def build_pipeline(work: Path) -> StableDiffusionPipeline:
@@ -48,26 +50,57 @@ def save(pipeline: StableDiffusionPipeline, output: Path) -> int:
     The UNet and the VAE are stored in float16. The text encoder stays in float32, as transformers loads a
     model in the type it was stored in, and diffusers loads its own in float32.
     """
-    temporary, old = output.with_name(output.name + ".tmp"), output.with_name(output.name + ".old")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for module in (pipeline.unet, pipeline.vae):
-        for parameter in module.parameters():
-            parameter.data = parameter.data.half()
+    temporary = emptied(output)
+    halve(pipeline.unet)
+    halve(pipeline.vae)
     pipeline.save_pretrained(temporary, safe_serialization=True)
-    # AutoencoderTiny adds this entry to its own configuration, and warns when it reads it back.
-    config = temporary / "vae" / "config.json"
+    strip_config(temporary / "vae" / "config.json")
+    card = HERE / "MODEL_CARD.md"
+    if card.exists():
+        shutil.copyfile(card, temporary / "README.md")
+    return put(temporary, output, MAX_BYTES)
+
+
+def save_decoder(vae: AutoencoderTiny, output: Path, text: str) -> int:
+    """Write `vae` in float16 to `output`, with `text` as its README, and return the bytes of its weights."""
+    temporary = emptied(output)
+    halve(vae)
+    vae.save_pretrained(temporary, safe_serialization=True)
+    strip_config(temporary / "config.json")
+    (temporary / "README.md").write_text(text, encoding="utf-8")
+    return put(temporary, output, MAX_DECODER_BYTES)
+
+
+def emptied(output: Path) -> Path:
+    """The folder beside `output` that is written first, gone."""
+    temporary = output.with_name(output.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    return temporary
+
+
+def halve(module: nn.Module) -> None:
+    """Its parameters become float16."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.half()
+
+
+def strip_config(config: Path) -> None:
+    """Takes out what AutoencoderTiny adds to its own configuration, and warns of when it reads it back."""
     entries = {
         key: value for key, value in json.loads(config.read_text()).items() if key != "block_out_channels"
     }
     config.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
-    for file in temporary.rglob("*.safetensors"):
+
+
+def put(temporary: Path, output: Path, max_bytes: int) -> int:
+    """Renames `temporary` to `output`, and returns the bytes that its weights take."""
+    files = list(temporary.rglob("*.safetensors"))
+    for file in files:
         file.chmod(0o644)
-    card = HERE / "MODEL_CARD.md"
-    if card.exists():
-        shutil.copyfile(card, temporary / "README.md")
-    size = sum(file.stat().st_size for file in temporary.rglob("*.safetensors"))
-    if size > MAX_BYTES:
-        raise ValueError(f"the weights in {temporary} take {size} bytes, expected at most {MAX_BYTES}")
+    size = sum(file.stat().st_size for file in files)
+    if size > max_bytes:
+        raise ValueError(f"the weights in {temporary} take {size} bytes, expected at most {max_bytes}")
+    old = output.with_name(output.name + ".old")
     output.parent.mkdir(parents=True, exist_ok=True)
     # Two renames leave no moment at which a half-written folder carries the name.
     if output.exists():

@@ -48,6 +48,38 @@ def grown(smaller: AutoencoderTiny) -> AutoencoderTiny:
     return vae
 
 
+def build_tiny_decoder(blocks: tuple[int, ...] = (2, 2, 2, 0)) -> AutoencoderTiny:
+    """8x8x16 -> 64x64 RGB with fewer `blocks`, from 8x8 to 64x64, than `build_vae` has.
+
+    The class wants an encoder: the least it allows, which nothing trains.
+    """
+    return AutoencoderTiny(
+        encoder_block_out_channels=(1,) * 4,
+        decoder_block_out_channels=(48,) * 4,
+        num_encoder_blocks=(0,) * 4,
+        num_decoder_blocks=blocks,
+        latent_channels=LATENT_CHANNELS,
+        scaling_factor=1.0,
+        force_upcast=False,
+    )
+
+
+def shortened(vae: AutoencoderTiny, blocks: tuple[int, ...] = (2, 2, 2, 0)) -> AutoencoderTiny:
+    """A tiny decoder that has, at every resolution, the first of `vae`'s blocks, and all layers between."""
+    tiny = build_tiny_decoder(blocks)
+    source, target = iter(vae.decoder.layers), iter(tiny.decoder.layers)
+    # The first convolution and its activation.
+    pairs = [(next(source), next(target)) for _ in range(2)]
+    for level, (own, kept) in enumerate(zip(vae.config.num_decoder_blocks, blocks, strict=True)):
+        taken = [next(source) for _ in range(own)]
+        pairs += [(taken[i], next(target)) for i in range(kept)]
+        # The upsampling, of all but the last, and the convolution after it.
+        pairs += [(next(source), next(target)) for _ in range(1 if level == len(blocks) - 1 else 2)]
+    for old, new in pairs:
+        new.load_state_dict(old.state_dict())
+    return tiny
+
+
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Three causal transformer layers of CLIP's kind."""
     return CLIPTextModel(

@@ -10,6 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from generator_service.config import GeneratorConfig
+from generator_service.model_folder import TINY_DECODER_FOLDER
 from generator_service.worker import prepare
 from protocol.generation import GenerationSpec
 from trainer.captions import load_captions
@@ -18,6 +19,8 @@ from trainer.plan import Plan
 
 MODEL = Path(str(files("generator_service"))) / "embedded" / "model"
 DATA = Path(str(files("trainer"))) / "embedded"
+TINY_LEVELS = 4.0
+"""Of 255, more than the mean difference that its training ended with."""
 
 
 def test_weights_are_safetensors_of_at_most_40_megabytes() -> None:
@@ -26,6 +29,22 @@ def test_weights_are_safetensors_of_at_most_40_megabytes() -> None:
     assert names <= {".json", ".txt", ".md", ".safetensors"}
     assert sum(path.stat().st_size for path in MODEL.rglob("*.safetensors")) <= 40_000_000
     assert (MODEL / "README.md").is_file()
+
+
+def test_the_tiny_decoder_is_smaller_and_draws_nearly_the_same() -> None:
+    """Under 1 MB of weights, and about as far from the own decoder as its training said."""
+    assert sum(path.stat().st_size for path in TINY_DECODER_FOLDER.rglob("*.safetensors")) < 1_000_000
+    assert (TINY_DECODER_FOLDER / "README.md").is_file()
+    plan = Plan(load_captions(CaptionsConfig()), 3, GenerationSpec(views=8, steps=1, guidance=(1.0,)))
+    images = []
+    for decoder in ("", "embedded-tiny"):
+        config = GeneratorConfig(batch_images=24, precision="float32", device="cpu", decoder=decoder)
+        _, build = prepare(config)
+        tickets = [plan.ticket(group) for group in (7, 300, 1200)]
+        images.append(np.concatenate(build(plan.spec, lambda: False).draw(tickets, lambda: False)))
+    own, tiny = (drawn.astype(np.float64) for drawn in images)
+    assert 0 < np.abs(own - tiny).mean() < TINY_LEVELS
+    assert np.abs(own - tiny).mean() < np.abs(own[:-1] - own[1:]).mean() / 10
 
 
 @pytest.mark.timeout(180)

@@ -180,3 +180,21 @@ def test_training_can_go_on_from_the_exported_model(
     build_unet().load_state_dict(load_file(work / "initial_unet.safetensors"))
     with pytest.raises(SystemExit, match="expected nothing there"):
         restore.main()
+
+
+def test_a_shortened_decoder_has_the_first_blocks_of_every_resolution(example: Path) -> None:
+    """With all of them it decodes alike; with fewer, the layers between are still those between."""
+    from models import build_vae, shortened
+
+    vae = build_vae()
+    latents = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole = shortened(vae, (3, 3, 2, 1))
+    with torch.no_grad():
+        assert torch.equal(whole.decode(latents).sample, vae.decode(latents).sample)
+    layers, kept = vae.decoder.layers, shortened(vae, (2, 1, 0, 0)).decoder.layers
+    rows = [0, 1, 2, 3, 5, 6, 7, 10, 11, 14, 15, 17]
+    assert len(kept) == len(rows)
+    for row, layer in zip(rows, kept, strict=True):
+        assert type(layer) is type(layers[row])
+        for name, value in layer.state_dict().items():
+            assert torch.equal(value, layers[row].state_dict()[name])
