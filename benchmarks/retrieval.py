@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from benchmarks.environment import environment
 from benchmarks.groups import group_of
 from protocol.errors import UserError
 from protocol.identity import normalise_caption
+from protocol.payload import ImagesNHWC
 from trainer.batch import Batch
 from trainer.captions import Captions
 from trainer.config import TrainerConfig
@@ -63,6 +63,16 @@ def read_config(run: Path) -> TrainerConfig:
     return msgspec.convert(known, TrainerConfig)
 
 
+def placed(rgba_NAHW: Tensor, random: torch.Generator) -> ImagesNHWC:
+    """uint8 drawings with alpha, [N, 4, 64, 64], each placed at random as in the generator's training: uint8
+    [N, 64, 64, 3].
+    """
+    placed_NCHW = place(rgba_NAHW, random)
+    images_NHWC = ((placed_NCHW + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    pixels_NHWC: ImagesNHWC = images_NHWC.contiguous().numpy()
+    return pixels_NHWC
+
+
 class RealDrawings:
     """Batches of the run's plan whose images are placed drawings instead of generated ones."""
 
@@ -80,12 +90,10 @@ class RealDrawings:
         count = self._config.train.batch_groups
         tickets = [self._plan.ticket(group) for group in range((step - 1) * count, step * count)]
         rows = [self._choose(ticket.caption, ticket.views) for ticket in tickets]
-        placed_NCHW = place(self._rgba_NAHW[torch.cat(rows)], self._random)
-        images_NHWC = ((placed_NCHW + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        groups = images_NHWC.contiguous().numpy().reshape(count, -1, *images_NHWC.shape[1:])
+        images_NHWC = placed(self._rgba_NAHW[torch.cat(rows)], self._random)
+        groups = images_NHWC.reshape(count, -1, *images_NHWC.shape[1:])
         drawn = tuple(
-            group_of(ticket, np.ascontiguousarray(images), "drawings")
-            for ticket, images in zip(tickets, groups, strict=True)
+            group_of(ticket, images, "drawings") for ticket, images in zip(tickets, groups, strict=True)
         )
         return Batch(step=step, groups=drawn, uses=(1,) * count)
 

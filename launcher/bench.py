@@ -16,6 +16,7 @@ BENCHMARKS = {
     "decode": "whether a trainer waits for the pictures of its pool",
     "modes": "what an encoder learns from a pool, a fresh stream and replay, at equal images trained",
     "ablation": "whether the paper's ablations point the same way on the embedded model",
+    "quality": "what steps, guidance, decoder and precision cost in speed, and give in quality",
     "settings": "what a run file's trainer settings learn from real drawings",
     "captions": "ten million captions: indexing, time to the first ticket, memory",
 }

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
 from judge import LEFT_OUT, STYLES, Judge, load_judge, recall
 from PIL import Image, ImageDraw
 from placements import Drawings, load_drawings, place
 from registration import registered_distance
 from torch import Tensor
+
+from benchmarks.vendi import mean_vendi, pixel_features
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -58,24 +59,14 @@ def sample(pipeline: StableDiffusionPipeline, captions: list[str], seed: int, ba
     return torch.cat(images)
 
 
-def vendi(features: Tensor) -> float:
-    """Vendi score of (N, D) features of unit length: the exponential of the entropy of their
-    similarity's spectrum.
-    """
-    values = torch.linalg.eigvalsh((features @ features.T).double() / len(features)).clamp(min=1e-12)
-    return float(torch.exp(-(values * values.log()).sum()))
-
-
 @torch.no_grad()
-def mean_vendi(groups: Tensor, judge: Judge, mean_image: Tensor) -> dict[str, float]:
-    """Mean over (C, M, 3, 64, 64) groups, in pixels (16x16, mean image taken off) and in the judge's
-    features.
+def variety(groups: Tensor, judge: Judge, mean_image: Tensor) -> dict[str, float]:
+    """Mean Vendi score of (C, M, 3, 64, 64) groups, in pixels (16x16, mean image taken off) and in the
+    judge's features.
     """
-    pixels = [F.normalize(F.avg_pool2d(group - mean_image, 4).flatten(1), dim=1) for group in groups]
-    features = [judge.features(group) for group in groups]
     return {
-        "pixels": sum(map(vendi, pixels)) / len(pixels),
-        "judge_features": sum(map(vendi, features)) / len(features),
+        "pixels": mean_vendi(pixel_features(group, mean_image) for group in groups),
+        "judge_features": mean_vendi(judge.features(group) for group in groups),
     }
 
 
@@ -192,9 +183,9 @@ def score_variety(
     return {
         "captions": count,
         "samples_a_caption": 24,
-        "generated": mean_vendi(groups, judge, mean_image),
-        "lookup_placed": mean_vendi(placed, judge, mean_image),
-        "lookup_unplaced": mean_vendi(unplaced, judge, mean_image),
+        "generated": variety(groups, judge, mean_image),
+        "lookup_placed": variety(placed, judge, mean_image),
+        "lookup_unplaced": variety(unplaced, judge, mean_image),
     }
 
 
