@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from generator_service.config import GeneratorConfig
 from generator_service.devices import resolve_device, resolve_dtype
 from generator_service.diffusion_engine import DiffusionEngine
-from generator_service.engine_choice import example_inputs
 from generator_service.families import load_family
 from generator_service.forward import DecoderModule, UNetModule
 from generator_service.model_folder import open_model_folder
+from generator_service.recipes import example_inputs
 from generator_service.schedules import SCHEDULERS
 from protocol.generation import GenerationSpec
 from protocol.identity import caption_id, view_seed

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from generator_service.build_progress import BuildProgress
 from generator_service.families import StableDiffusion
 from generator_service.forward import Conditions, DecoderModule, UNetModule
 from protocol.errors import UserError
@@ -57,8 +58,9 @@ def build_compiled(
         (UNET, UNetModule(model), unet_inputs),
         (DECODER, DecoderModule(model), (latents_NCHW,)),
     ):
-        say(f"compile: {name.partition('.')[0]} for {tuple(inputs[0].shape)}, this may take minutes")
-        _compile(module, inputs, folder / name)
+        what = f"compile: {name.partition('.')[0]} for {tuple(inputs[0].shape)}, which may take minutes"
+        with BuildProgress(say, what):
+            _compile(module, inputs, folder / name)
 
 
 def _compile(module: torch.nn.Module, inputs: tuple[Tensor, ...], package: Path) -> None:

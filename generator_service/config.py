@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+BUILT_ENGINES = ("compile", "tensorrt", "torch-tensorrt")
+"""Those that `streamrep engine build` builds."""
+
 
 class GeneratorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Read by the generator only; two generators of one run may differ in all but what decides
@@ -40,9 +43,10 @@ class GeneratorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         tuple[float, ...], Meta(max_length=16, description="how much of each LoRA; empty is 1 of each")
     ] = ()
     engine: Annotated[
-        Literal["auto", "eager", "compile", "xformers", "pipeline", "fake"],
+        Literal["auto", "eager", "compile", "tensorrt", "torch-tensorrt", "xformers", "pipeline", "fake"],
         Meta(
-            description="what computes the images: `compile` builds for minutes once and is then cached;"
+            description="what computes the images: `compile`, `tensorrt` and `torch-tensorrt` build for"
+            " minutes once and are then cached, the last two for CUDA devices and never executed so far;"
             " `auto` is the fastest that is built and was ever executed on such a device; `pipeline` is the"
             " slow way, any other text-to-image pipeline of diffusers by its own call (generation.sampler ="
             " own); `fake` draws patterns, without a model"

@@ -12,10 +12,11 @@ import torch
 from generator_service.config import GeneratorConfig
 from generator_service.devices import device_name, resolve_device, resolve_dtype
 from generator_service.engine import Abandoned, check_ticket, groups_of
-from generator_service.engine_choice import LIBRARIES, choose
+from generator_service.engine_choice import choose
 from generator_service.errors import NonFiniteError, OutOfDeviceMemoryError
 from generator_service.families import load_family
 from generator_service.model_folder import ModelFolder
+from generator_service.recipes import LIBRARIES
 from generator_service.sampler import Sampler
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec

@@ -2,23 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from generator_service.config import GeneratorConfig
-from generator_service.devices import device_name
 from generator_service.engine import Abandoned
 from generator_service.engine_cache import EngineCache
 from generator_service.families import StableDiffusion, memory_format_of
 from generator_service.forward import Forward, PlainForward
-from generator_service.sampler import latent_shape, takes_two_passes
+from generator_service.making import Making
+from generator_service.recipes import Workload, compile_recipe
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
-
-LIBRARIES = ("torch", "diffusers", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,80 +40,45 @@ def choose(
     if config.engine == "xformers":
         _use_xformers(model)
         return Chosen(name="xformers", forward=PlainForward(model), digest="", why="as asked")
-    cache, recipe = EngineCache(Path(config.engine_cache)), recipe_of(model, weights, spec, images)
-    cached = cache.find(recipe) is not None
-    why = "as asked"
+    cache = EngineCache(Path(config.engine_cache))
+    work = Workload(model=model, weights=weights, spec=spec, images=images)
+    name, why = config.engine, "as asked"
     if config.engine == "auto":
         if model.device.type != "cpu":
-            why = "compile has never been executed on this kind of device"
+            why = "compile, tensorrt and torch-tensorrt have never been executed on this kind of device"
             return Chosen(name="eager", forward=PlainForward(model), digest="", why=why)
-        if not cached:
+        if cache.find(compile_recipe(work)) is None:
             why = "compile is not built: `streamrep engine build` does so"
             return Chosen(name="eager", forward=PlainForward(model), digest="", why=why)
-        why = "compile is the fastest of those that work, and built"
-
-    def build(folder: Path) -> None:
-        from generator_service.compiled import build_compiled
-
-        unet_inputs, latents_NCHW = example_inputs(model, spec, images)
-        build_compiled(model, unet_inputs, latents_NCHW, folder, say)
-
-    from generator_service.compiled import CompiledForward
-
-    folder, built = cache.make(recipe, build, abandoned)
-    forward = CompiledForward(folder, memory_format_of(model.device, model.dtype))
-    return Chosen(name="compile", forward=forward, digest=built.digest, why=why)
+        name, why = "compile", "compile is the fastest of those that work, and built"
+    making = _making(name, work, cache, abandoned, say)
+    folder, built = cache.make(making.recipe, making.build, abandoned)
+    return Chosen(name=name, forward=making.load(folder), digest=built.digest, why=why)
 
 
-def recipe_of(model: StableDiffusion, weights: str, spec: GenerationSpec, images: int) -> dict[str, Any]:
-    """All that a compiled engine depends on: the key of the cache."""
-    unet_inputs, latents_NCHW = example_inputs(model, spec, images)
-    cuda = model.device.type == "cuda"
-    return {
-        "engine": "compile",
-        "weights": weights,
-        "unet": [_layout(tensor) for tensor in unet_inputs],
-        "decoder": _layout(latents_NCHW),
-        "device": device_name(model.device),
-        "capability": list(torch.cuda.get_device_capability(model.device)) if cuda else cpu_capability(),
-        "cuda": torch.version.cuda if cuda else None,
-        # Sums are shared out among threads when the code is written.
-        "threads": 0 if cuda else torch.get_num_threads(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-    }
+def _making(
+    name: str, work: Workload, cache: EngineCache, abandoned: Abandoned, say: Callable[[str], None]
+) -> Making:
+    if name == "tensorrt":
+        from generator_service.tensorrt_making import target_here, tensorrt_making
+
+        return tensorrt_making(work, target_here(work, cache), cache, abandoned, say)
+    if name == "torch-tensorrt":
+        from generator_service.torch_tensorrt_making import torch_tensorrt_making
+
+        return torch_tensorrt_making(work, say)
+    return _compile_making(work, say)
 
 
-def _layout(tensor: torch.Tensor) -> list[Any]:
-    """What code compiled for it takes for granted."""
-    return [list(tensor.shape), list(tensor.stride()), str(tensor.dtype)]
+def _compile_making(work: Workload, say: Callable[[str], None]) -> Making:
+    from generator_service.compiled import CompiledForward, build_compiled
 
-
-def cpu_capability() -> str:
-    """The vector instructions that the code may use."""
-    return torch.backends.cpu.get_cpu_capability()
-
-
-def example_inputs(
-    model: StableDiffusion, spec: GenerationSpec, images: int
-) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """Zeros shaped as the loop's: what `UNetModule` takes, and latents for the decoder."""
-    rows = 2 * images if takes_two_passes(model, spec) else images
-    options: dict[str, Any] = {"device": model.device, "dtype": model.dtype}
-    latent_CHW = latent_shape(model, spec)
-    memory_format = memory_format_of(model.device, model.dtype)
-    x_NCHW = torch.zeros((rows, *latent_CHW), **options).contiguous(memory_format=memory_format)
-    whole = spec.sampler in ("ddim", "lcm", "dpm++")
-    timestep = torch.ones((), device=model.device, dtype=torch.int64 if whole else torch.float32)
-    tokens: int = model.text_encoders[0].tokenizer.model_max_length or 0
-    width = int(model.unet.config.cross_attention_dim)
-    inputs = [x_NCHW, timestep, torch.zeros((rows, tokens, width), **options)]
-    if model.embeds_guidance:
-        inputs.append(torch.zeros((rows, model.unet.config.time_cond_proj_dim), **options))
-    if model.is_xl:
-        pooled = int(model.text_encoders[1].model.config.projection_dim or 0)
-        inputs += [torch.zeros((rows, pooled), **options), torch.zeros((rows, 6), **options)]
-    latents_NCHW = torch.zeros((images, *latent_CHW), **options).contiguous(memory_format=memory_format)
-    return tuple(inputs), latents_NCHW
+    memory_format = memory_format_of(work.model.device, work.model.dtype)
+    return Making(
+        recipe=compile_recipe(work),
+        build=lambda folder: build_compiled(work.model, *work.example_inputs(), folder, say),
+        load=lambda folder: CompiledForward(folder, memory_format),
+    )
 
 
 def _use_xformers(model: StableDiffusion) -> None:

@@ -19,10 +19,10 @@ from diffusers import DiffusionPipeline
 from generator_service.config import GeneratorConfig
 from generator_service.devices import device_name, resolve_device, resolve_dtype
 from generator_service.engine import Abandoned, check_ticket, groups_of
-from generator_service.engine_choice import LIBRARIES
 from generator_service.errors import DrawAbandonedError, TicketError
 from generator_service.hub import find_folder
 from generator_service.model_folder import read_json
+from generator_service.recipes import LIBRARIES
 from generator_service.resize import to_pixels
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec

@@ -1,18 +1,20 @@
 """The compiled engine on a CPU: built once, loaded from then on, near eager, exact in every slot."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from generator_service import engine_choice
+from generator_service import recipes
 from generator_service.compiled import CompiledForward
 from generator_service.config import GeneratorConfig
 from generator_service.diffusion_engine import DiffusionEngine
 from generator_service.families import load_family
 from generator_service.forward import Conditions
 from generator_service.model_folder import open_model_folder
+from generator_service.recipes import Workload, compile_recipe
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
 from protocol.identity import digest_of
@@ -79,15 +81,16 @@ def test_the_recipe_knows_all_that_code_depends_on(
     """Weights, shapes, precision, instructions, threads, libraries: each changes the key."""
     engine = _engine(distilled_folder, Path("unused"), "eager")
     model = engine._sampler._model
-    first = engine_choice.recipe_of(model, "w", SPEC, 6)
-    assert engine_choice.recipe_of(model, "w", SPEC, 6) == first
-    assert engine_choice.recipe_of(model, "other", SPEC, 6) != first
-    assert engine_choice.recipe_of(model, "w", SPEC, 8) != first
-    monkeypatch.setattr(engine_choice, "cpu_capability", lambda: "AVX2")
-    narrow = engine_choice.recipe_of(model, "w", SPEC, 6)
+    work = Workload(model=model, weights="w", spec=SPEC, images=6)
+    first = compile_recipe(work)
+    assert compile_recipe(work) == first
+    assert compile_recipe(replace(work, weights="other")) != first
+    assert compile_recipe(replace(work, images=8)) != first
+    monkeypatch.setattr(recipes, "cpu_capability", lambda: "AVX2")
+    narrow = compile_recipe(work)
     assert narrow != first
-    monkeypatch.setattr(engine_choice, "version", lambda name: "0")
-    assert engine_choice.recipe_of(model, "w", SPEC, 6) != narrow
+    monkeypatch.setattr(recipes, "version", lambda name: "0")
+    assert compile_recipe(work) != narrow
 
 
 def test_the_layout_of_images_is_part_of_the_key_of_what_is_built(
@@ -98,8 +101,8 @@ def test_the_layout_of_images_is_part_of_the_key_of_what_is_built(
     model = load_family(opened, device=torch.device("cpu"), dtype=torch.bfloat16)
     keys = []
     for memory_format in (torch.channels_last, torch.contiguous_format):
-        monkeypatch.setattr(engine_choice, "memory_format_of", lambda *_, found=memory_format: found)
-        recipe = engine_choice.recipe_of(model, "weights", SPEC, 6)
+        monkeypatch.setattr(recipes, "memory_format_of", lambda *_, found=memory_format: found)
+        recipe = compile_recipe(Workload(model=model, weights="weights", spec=SPEC, images=6))
         keys.append(digest_of(recipe))
         latents_NCHW = torch.zeros(6, 4, 8, 8).contiguous(memory_format=memory_format)
         for layout in (recipe["unet"][0], recipe["decoder"]):

@@ -7,7 +7,11 @@ import pytest
 from generator_service.engine_cache import EngineCache
 from launcher.main import main
 
-RECIPE = {"device": "some CPU", "unet": [[[12, 4, 8, 8], "torch.bfloat16"]]}
+RECIPE = {
+    "engine": "compile",
+    "device": "some CPU",
+    "unet": [[[12, 4, 8, 8], [256, 64, 8, 1], "torch.bfloat16"]],
+}
 
 
 def test_engines_are_listed_and_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
