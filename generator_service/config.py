@@ -53,6 +53,13 @@ class GeneratorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ),
     ] = "eager"
     engine_cache: Annotated[str, Meta(description="folder of built engines")] = "runs/.engines"
+    cuda_graphs: Annotated[
+        bool,
+        Meta(
+            description="run the whole denoising loop as one CUDA graph, with any engine but `pipeline`;"
+            " never executed so far"
+        ),
+    ] = False
     batch_images: Annotated[
         int,
         Meta(ge=1, le=65536, description="static batch of the engine, in images; groups are packed into it"),

@@ -58,13 +58,14 @@ class DiffusionEngine:
         chosen = choose(config, model, weights, spec, self.batch_images, abandoned, say)
         if config.engine == "auto":
             say(f"engine {chosen.name}: {chosen.why}")
-        self._sampler.compute_with(chosen.forward)
+        self._sampler.compute_with(chosen.forward, in_graph=config.cuda_graphs)
         precision = str(dtype).removeprefix("torch.")
         self.content_hash = digest_of({"weights": weights, "generation": msgspec.to_builtins(spec)})
         self.engine_hash = digest_of(
             {
                 "engine": chosen.name,
                 **({"built": chosen.digest} if chosen.digest else {}),
+                **({"cuda_graphs": True} if config.cuda_graphs else {}),
                 "precision": precision,
                 "batch_images": self.batch_images,
                 "libraries": {name: version(name) for name in LIBRARIES},

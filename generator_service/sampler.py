@@ -17,6 +17,7 @@ from torch import Tensor
 from generator_service.errors import DrawAbandonedError
 from generator_service.families import StableDiffusion, memory_format_of
 from generator_service.forward import Conditions, Forward, PlainForward
+from generator_service.graphed_loop import GraphedLoop, LoopInputs, LoopOutputs, capture_on
 from generator_service.guidance import check_guidance, guidance_embedding
 from generator_service.noise import NoiseSource
 from generator_service.prompts import CaptionEncoder, Embedded
@@ -50,15 +51,23 @@ class Sampler:
             spec.sampler, model.scheduler_config, steps=spec.steps, device=model.device
         )
         self._forward: Forward = PlainForward(model)
+        self._graph: GraphedLoop | None = None
         self._captions = CaptionEncoder(model.text_encoders, slots=groups)
         # Decided by the spec and not by the batch, so that an image never depends on its neighbours' scales.
         self._two_passes = takes_two_passes(model, spec)
         self._memory_format = memory_format_of(model.device, model.dtype)
         self._latent_CHW = latent_shape(model, spec)
 
-    def compute_with(self, forward: Forward) -> None:
-        """From now on `forward` computes UNet and decoder."""
+    def compute_with(self, forward: Forward, *, in_graph: bool = False) -> None:
+        """From now on `forward` computes UNet and decoder, `in_graph` the whole loop as one CUDA graph.
+
+        Raises UserError for a device that has no graphs.
+        """
         self._forward = forward
+        self._graph = None
+        if in_graph:
+            capture = capture_on(self._model.device)
+            self._graph = GraphedLoop(lambda inputs: self._loop(inputs, lambda: False), capture)
 
     @torch.inference_mode()
     def sample(
@@ -70,21 +79,32 @@ class Sampler:
     ) -> Sampled:
         """uint8 [N, H, W, 3], the views of each caption after one another.
 
-        Raises DrawAbandonedError before the next step once `abandoned` answers true.
+        Raises DrawAbandonedError before the next step once `abandoned` answers true; with a graph, before all
+        of them.
         """
         device = self._model.device
         conditions = self._conditions(self._encode(captions), guidance_N)
         # float32 also beside half precision: a scale such as 7.3 has no bfloat16.
         scale_N111 = torch.tensor(guidance_N, dtype=torch.float32, device=device)[:, None, None, None]
-        noise = self._draw_noise(seeds_N)
-        x_NCHW = self._denoise(conditions, scale_N111, noise, abandoned)
-        finite_N = torch.isfinite(x_NCHW).flatten(1).all(1)
-        images_NHWC: ImagesNHWC = self._decode(x_NCHW).cpu().numpy()
-        return Sampled(images_NHWC, tuple((~finite_N).nonzero().flatten().tolist()))
+        noise = tuple(self._draw_noise(seeds_N))
+        inputs = LoopInputs(conditions=conditions, scale_N111=scale_N111, noise=noise)
+        if self._graph is None:
+            outputs = self._loop(inputs, abandoned)
+        elif abandoned():
+            raise DrawAbandonedError("before the first step")
+        else:
+            outputs = self._graph(inputs)
+        images_NHWC: ImagesNHWC = outputs.images_NHWC.cpu().numpy()
+        return Sampled(images_NHWC, tuple((~outputs.finite_N).nonzero().flatten().tolist()))
 
     def cuts(self, caption: str) -> bool:
         """Whether the tokenizer drops the end of the caption."""
         return self._captions.cuts(caption)
+
+    def _loop(self, inputs: LoopInputs, abandoned: Callable[[], bool]) -> LoopOutputs:
+        x_NCHW = self._denoise(inputs.conditions, inputs.scale_N111, list(inputs.noise), abandoned)
+        finite_N = torch.isfinite(x_NCHW).flatten(1).all(1)
+        return LoopOutputs(self._decode(x_NCHW), finite_N)
 
     def _denoise(
         self,

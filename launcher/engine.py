@@ -115,8 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("run_file", nargs="?", type=Path, metavar="RUN.toml")
         if name == "build":
             action.add_argument(
-                "--engine",
-                help="compile, tensorrt or torch-tensorrt; by default the run file's, else compile",
+                "--engine", choices=BUILT_ENGINES, help="by default the run file's, else compile"
             )
             action.add_argument(
                 "--compute-capability",

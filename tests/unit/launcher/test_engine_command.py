@@ -37,3 +37,24 @@ def test_unknown_words_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["engine", "destroy"]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--engine", "compile", "--compute-capability", "8.9"), "expected --engine tensorrt, got compile"),
+        (
+            ("--engine", "tensorrt", "--compute-capability", "8"),
+            "expected capabilities such as 8.9,12.0, got 8",
+        ),
+        (("--engine", "xformers"), "invalid choice: 'xformers'"),
+    ],
+)
+def test_a_build_that_makes_no_sense_is_one_line(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], reason: str
+) -> None:
+    """Before anything is loaded."""
+    assert main(["engine", "build", *words]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert reason in err
