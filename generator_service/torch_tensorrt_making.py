@@ -22,14 +22,15 @@ from generator_service.tensorrt_package import first_line
 from protocol.errors import UserError
 
 WHERE = "generator.engine = torch-tensorrt"
-_BUILDERS = ("torch-tensorrt", "tensorrt")
 
 
 def torch_tensorrt_making(work: Workload, say: Callable[[str], None]) -> Making:
     """See `Making`. Raises UserError where torch_tensorrt can't be imported."""
     torch_tensorrt = import_torch_tensorrt()
     check_device(work.model.device, WHERE)
-    libraries = {name: version(name) for name in (*LIBRARIES, *_BUILDERS)}
+    libraries = {name: version(name) for name in LIBRARIES}
+    for builder in (torch_tensorrt, importlib.import_module("tensorrt")):
+        libraries[builder.__name__] = str(builder.__version__)
     memory_format = memory_format_of(work.model.device, work.model.dtype)
     return Making(
         recipe=native_recipe("torch-tensorrt", work, libraries),
