@@ -59,32 +59,20 @@ def progress() -> BuildProgress:
     return BuildProgress(lambda text: None, "plan")
 
 
-@pytest.mark.timeout(600)
-def test_a_plan_is_built_for_every_capability_that_the_package_offers(
-    rtx: TensorRt, onnx_folder: Path, tmp_path: Path, progress: BuildProgress
-) -> None:
-    """Each has the weights in it, and is another program."""
-    assert (8, 9) in rtx.offered
-    plans = set()
-    for capability in rtx.offered:
-        for name in ("unet", "decoder"):
-            plan = tmp_path / f"{name}.plan"
-            source = onnx_folder / f"{name}.onnx"
-            build_plan(rtx, source, plan, capability, lambda: False, progress)
-            assert plan.stat().st_size > 0.5 * source.stat().st_size
-            plans.add(plan.read_bytes())
-    assert len(plans) == 2 * len(rtx.offered)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_the_embedded_model_is_built_for_every_capability(rtx: TensorRt, tmp_path: Path) -> None:
-    """In the precision that such devices draw in, float16; the ONNX files are made once for all."""
+    """In the precision that such devices draw in, float16: other programs, with the weights in each. The ONNX
+    files are made once for all."""
+    assert (8, 9) in rtx.offered
     config = GeneratorConfig(engine="tensorrt", engine_cache=str(tmp_path / "engines"), batch_images=48)
     folders = build_plans_ahead(config, EMBEDDED_SPEC, rtx.offered, lambda: False, lambda text: None)
-    assert len(set(folders)) == len(rtx.offered)
-    kinds = [built.recipe["engine"] for _, built in EngineCache(tmp_path / "engines").engines()]
-    assert sorted(kinds) == ["onnx"] + ["tensorrt"] * len(rtx.offered)
+    engines = EngineCache(tmp_path / "engines").engines()
+    (onnx,) = (folder for folder, built in engines if built.recipe["engine"] == "onnx")
+    assert len(engines) == 1 + len(rtx.offered)
+    for name in ("unet", "decoder"):
+        plans = {(folder / f"{name}.plan").read_bytes() for folder in folders}
+        assert len(plans) == len(rtx.offered)
+        assert min(map(len, plans)) > (onnx / f"{name}.onnx").stat().st_size
 
 
 @pytest.mark.timeout(300)
