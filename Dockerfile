@@ -19,7 +19,8 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
     open('requirements.txt', 'w').write('\n'.join(project['dependencies'])); \
-    open('requirements-gpu.txt', 'w').write('\n'.join(project['optional-dependencies']['gpu']))"
+    [open(f'requirements-{name}.txt', 'w').write('\n'.join(needed)) \
+     for name, needed in project['optional-dependencies'].items()]"
 
 FROM builder AS code
 COPY . .
@@ -63,8 +64,11 @@ FROM runtime AS cpu
 COPY --from=deps-cpu /opt/streamrep /opt/streamrep
 COPY --from=code /app /app
 
+# Extras of pyproject.toml. `gpu tensorrt` brings the full TensorRT and torch-tensorrt, gigabytes of NVIDIA's own index.
 FROM builder AS deps-gpu
-RUN python -m pip --python /opt/streamrep/bin/python install -c constraints.txt -r requirements.txt -r requirements-gpu.txt \
+ARG GPU_EXTRAS="gpu rtx"
+RUN python -m pip --python /opt/streamrep/bin/python install -c constraints.txt -r requirements.txt \
+        $(printf -- '-r requirements-%s.txt ' ${GPU_EXTRAS}) \
     && /opt/streamrep/bin/python -c "import torch; assert torch.version.cuda, 'the package index gave a CPU build of torch'"
 
 FROM runtime AS gpu

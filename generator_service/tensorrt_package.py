@@ -2,7 +2,7 @@
 
 | | tensorrt | tensorrt_rtx |
 |---|---|---|
-| installed by | streamrep[gpu] | streamrep[rtx] |
+| installed by | streamrep[tensorrt] | streamrep[rtx] |
 | builds | for the GPU at hand | for compute capabilities that it offers, without a GPU |
 | a plan runs on | the device model it was built on | devices of its capability, compiled when loaded |
 """
@@ -70,7 +70,7 @@ def import_packages() -> tuple[TensorRt, ...]:
             expected="the package tensorrt or tensorrt_rtx",
             got="; ".join(reasons),
             where=WHERE,
-            mend="pip install 'streamrep[gpu]' or 'streamrep[rtx]', or choose another engine",
+            mend="pip install 'streamrep[tensorrt]' or 'streamrep[rtx]', or choose another engine",
         )
     return tuple(found)
 

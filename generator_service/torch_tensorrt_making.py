@@ -49,7 +49,7 @@ def import_torch_tensorrt() -> Any:
             expected="the package torch-tensorrt and a CUDA driver, which it asks at its import",
             got=first_line(error),
             where=WHERE,
-            mend="pip install 'streamrep[gpu]' on a machine with CUDA, or choose another engine",
+            mend="pip install 'streamrep[tensorrt]' on a machine with CUDA, or choose another engine",
         ) from error
 
 
