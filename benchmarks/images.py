@@ -6,8 +6,9 @@
 
 All in one dtype, with the same captions, seeds, sampler, steps and guidance. The share of the roofline is the
 FLOPs of one image, counted on a forward pass, times images a second, over the measured rate of a large
-matrix product in the same dtype on the same device and threads. A machine whose speed wavers hides small
-differences: rounds take turns, and medians are reported.
+matrix product in the same dtype on the same device and threads. Joules an image are told where the driver
+tells them: NVML (package nvidia-ml-py), or Linux's powercap of the CPUs, idle cores included. A machine whose
+speed wavers hides small differences: rounds take turns, and medians are reported.
 
 With `--architecture` there are no weights: the folder is made with random ones, and the result says so.
 
@@ -92,6 +93,7 @@ def _measure(options: argparse.Namespace, model: str, spec: GenerationSpec) -> l
                 "gflops_per_image": contest.flops_per_image / 1e9,
                 "product_gflops_per_second": contest.product_flops_per_second / 1e9,
                 "peak_bytes": contest.peak_bytes(name),
+                "joules_per_image": contest.joules_per_image(name),
                 "mean_levels_off_stock": contest.levels_off(name),
             }
         )
@@ -114,12 +116,15 @@ def _label(row: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = [f"{'':58} {'images/s':>9} {'batch':>6} {'user':>6} {'roof':>6} {'off':>5} {'peak MB':>8}"]
+    lines = [
+        f"{'':58} {'images/s':>9} {'batch':>6} {'user':>6} {'roof':>6} {'off':>5} {'peak MB':>8} {'J':>7}"
+    ]
     for row in rows:
+        joules = "-" if row["joules_per_image"] is None else f"{row['joules_per_image']:.3f}"
         lines.append(
             f"{_label(row):58} {row['images_per_second']:9.2f} {row['over_stock_same_batch']:5.2f}x"
             f" {row['over_stock_as_users_call_it']:5.2f}x {row['roofline_share']:6.1%}"
-            f" {row['mean_levels_off_stock']:5.2f} {row['peak_bytes'] / 1e6:8.0f}"
+            f" {row['mean_levels_off_stock']:5.2f} {row['peak_bytes'] / 1e6:8.0f} {joules:>7}"
         )
     return lines
 

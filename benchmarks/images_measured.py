@@ -12,6 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.energy import energy_counter
 from generator_service.config import GeneratorConfig
 from generator_service.devices import resolve_device, resolve_dtype
 from generator_service.diffusion_engine import DiffusionEngine
@@ -66,13 +67,16 @@ class Contest:
             engine = DiffusionEngine(config, folder, digest, spec, lambda: False, print)
             self.contestants[name] = partial(self._draw, engine)
         self._peaks: dict[str, int] = {}
+        self._joules = energy_counter(self._device)
+        self._spent: dict[str, tuple[float, int]] = {}
         self._images = {name: draw() for name, draw in self.contestants.items()}  # which warms up as well
         self.flops_per_image = _count_flops(folder, spec, self._device, self._dtype)
         self.product_flops_per_second = _product_rate(self._device, self._dtype)
 
     def rate(self, name: str, seconds: float) -> float:
         """Images a second over whole batches, for at least so long."""
-        draw, began, batches = self.contestants[name], time.monotonic(), 0
+        draw, joules = self.contestants[name], self._joules() if self._joules else 0.0
+        began, batches = time.monotonic(), 0
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         while time.monotonic() - began < seconds:
@@ -80,7 +84,17 @@ class Contest:
             batches += 1
         rate: float = batches * self.batch_images / (time.monotonic() - began)
         self._peaks[name] = _peak_bytes(self._device)
+        if self._joules:
+            before, images = self._spent.get(name, (0.0, 0))
+            self._spent[name] = (before + self._joules() - joules, images + batches * self.batch_images)
         return rate
+
+    def joules_per_image(self, name: str) -> float | None:
+        """Over all rounds, of the GPU or of all the CPUs of the machine; None if nobody tells."""
+        if name not in self._spent:
+            return None
+        joules, images = self._spent[name]
+        return joules / images
 
     def peak_bytes(self, name: str) -> int:
         """Of the device while that contestant ran; on a CPU of the process so far, all contestants loaded."""
