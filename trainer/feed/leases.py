@@ -101,6 +101,7 @@ class Leases:
             if worker in takers and not self.held(worker):
                 self._waiting.remove(group_id)
                 heapq.heapify(self._waiting)
+                self._live[group_id].sent_alone = True
                 return [self._hand(worker, group_id, now)]
             if worker == min(takers, default=None):
                 return []  # it must first finish what it holds, else the lone ticket would wait for ever
@@ -256,7 +257,7 @@ class Leases:
     def _lose(self, worker: bytes, group_id: int, names: Mapping[bytes, str]) -> None:
         live = self._live[group_id]
         self._take_back(worker, group_id)
-        for losses in (live.losses, live.losses_alone)[: 1 + (group_id in self._alone)]:
+        for losses in (live.losses, live.losses_alone)[: 1 + live.sent_alone]:
             losses.add(names.get(worker, worker.hex()), names.values())
         if live.losses_alone.count >= LOSSES_ALONE_BEFORE_DEAD:
             reason = (

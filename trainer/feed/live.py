@@ -33,4 +33,6 @@ class Live:
     failed_by: set[bytes] = field(default_factory=set)
     losses: Losses = field(default_factory=Losses)
     """After too many the ticket is sent with no other beside it."""
+    sent_alone: bool = False
+    """Whoever has it now was given nothing beside it."""
     losses_alone: Losses = field(default_factory=Losses)

@@ -207,6 +207,25 @@ def test_a_head_held_twice_waits_for_no_third_worker_when_one_dies() -> None:
     assert leases.issue(b"c", 9, 9.0, [b"c"]) == [0]
 
 
+def test_a_head_that_two_held_when_it_became_suspect_is_still_sent_alone_twice() -> None:
+    """The second holder had other tickets beside it: its death says no more of this one than those before."""
+    leases = _in_order()
+    for _ in range(2):
+        assert leases.issue(A, 1, 0.0, [A]) == [0]
+        leases.lose_worker(A)
+    assert leases.issue(A, 1, 0.0, [A, B]) == [0]
+    assert leases.issue(B, 2, 0.0, [A, B]) == [1, 2]
+    leases.receive(1)
+    assert leases.issue_head_again(B, 9.0, {A: 2.0}) == [0]
+    leases.lose_worker(A)
+    leases.lose_worker(B)
+    for _ in range(2):
+        assert not leases.dead
+        assert leases.issue(b"c", 4, 9.0, [b"c"]) == [0]
+        leases.lose_worker(b"c")
+    assert "2 with it alone" in leases.dead[0]
+
+
 def test_in_arrival_order_nothing_is_issued_twice() -> None:
     """No batch waits for a certain group."""
     leases = _leases()
