@@ -46,7 +46,8 @@ def read_segments(folder: Path) -> Iterator[tuple[str, Segment]]:
     about = read_about(folder)
     if about is not None:
         is_sharded = about.format == "webdataset"
-        for path in sorted(folder.glob(f"*-*{INDEX_SUFFIX}")):
+        # Also one that a writer has begun, or was killed at, has this suffix, behind a dot.
+        for path in sorted(folder.glob(f"[!.]*-*{INDEX_SUFFIX}")):
             # The shard need not be there: then its images are missing, and counted as such.
             yield path.name.replace(INDEX_SUFFIX, ".tar") if is_sharded else "", read_segment(path)
     elif shards := sorted(folder.glob("*.tar")):

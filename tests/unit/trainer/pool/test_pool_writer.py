@@ -138,6 +138,24 @@ def test_a_shard_without_its_index_is_discarded(
 
 
 @pytest.mark.parametrize("pool_format", ["webdataset", "folders"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_index_that_is_not_in_place_does_not_count(
+    tmp_path: Path, write_pool: Callable[..., Path], pool_format: str, cut: bool
+) -> None:
+    """The kill came while it was written, or before its rename; or a writer is at it while we read."""
+    write_pool(tmp_path, CAPTIONS, format=pool_format)
+    [*_, last] = sorted(tmp_path.glob("*.index.json"))
+    whole = last.read_bytes()
+    last.unlink()
+    (tmp_path / f".writing-{last.name}").write_bytes(whole[: len(whole) // (1 + cut)])
+    pool, files = open_pool(tmp_path, max_damaged=0), PoolFiles(tmp_path)
+    assert 0 < len(pool.index) < 12
+    for row in range(len(pool.index)):
+        files.read(pool.index.image(row).place)
+    files.close()
+
+
+@pytest.mark.parametrize("pool_format", ["webdataset", "folders"])
 def test_trimming_forgets_what_a_run_recorded_later_and_its_files(
     tmp_path: Path,
     write_pool: Callable[..., Path],
