@@ -237,10 +237,10 @@ class LeaseModel(RuleBasedStateMachine):
         self.alive.discard(worker)
 
     @precondition(lambda self: self.alive)
-    @rule(pick=PICKS, count=st.integers(1, 2), times=st.integers(1, 3))
-    def die_of_it(self, pick: int, count: int, times: int) -> None:
-        """It takes tickets, dies and comes back, again and again."""
-        for _ in range(times):
+    @rule(picks=st.lists(PICKS, min_size=1, max_size=4), count=st.integers(1, 2))
+    def die_of_it(self, picks: list[int], count: int) -> None:
+        """One after the other takes what the last one left behind, dies and comes back."""
+        for pick in picks:
             worker = self.worker(pick)
             self.issue(pick, count)
             self.die(pick)

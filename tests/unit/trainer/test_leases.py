@@ -84,6 +84,18 @@ def test_a_lone_worker_s_second_failure_is_enough() -> None:
     assert leases.fail(A, 0, "boom", [A])
 
 
+def test_a_worker_that_fails_twice_does_not_bury_what_another_could_draw() -> None:
+    """It was alone when it was asked again, and is not any more when it fails again."""
+    leases = _leases()
+    leases.issue(A, 1, 0.0, [A])
+    leases.fail(A, 0, "boom", [A])
+    assert leases.issue(A, 1, 0.0, [A]) == [0]
+    assert not leases.fail(A, 0, "boom", [A, B])
+    assert leases.issue(A, 1, 0.0, [A, B]) == [1]
+    assert leases.issue(B, 1, 0.0, [A, B]) == [0]
+    assert leases.fail(B, 0, "boom", [A, B])
+
+
 def test_after_three_losses_a_ticket_is_sent_alone_and_two_more_bury_it() -> None:
     """Deaths are not failures, but a ticket that workers die of is isolated and then given up."""
     leases = _leases(window=4)
