@@ -39,6 +39,11 @@ class Journal:
         for tracker in self._trackers:
             tracker.strips(strips)
 
+    def finished(self) -> None:
+        """The run came to its last step, and all of it is logged."""
+        for tracker in self._trackers:
+            tracker.finished()
+
 
 def open_journal(
     stack: ExitStack, config: LogConfig, folder: RunFolder, resolved: dict[str, Any], step: int

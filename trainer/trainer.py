@@ -262,6 +262,7 @@ def _train(loop: Loop, scores: Scores, folder: RunFolder, *, is_new: bool) -> No
         return
     _save_encoder(loop.learner, folder)
     write_json(folder.summary, summary_of(loop, scores, folder, time.monotonic() - began))
+    loop.journal.finished()
     loop.progress.say(f"finished; see {loop.write_report()}")
     loop.supply.linger(loop.stop)
 

@@ -87,6 +87,11 @@ def _query(run: Path, query: str) -> list[Any]:
         db.close()
 
 
+def _has_ended(run: Path) -> bool:
+    """Whether an event file of TensorBoard has the end of the session."""
+    return any(b"_hparams_/session_end_info" in path.read_bytes() for path in (run / "tensorboard").iterdir())
+
+
 def _wait_for_steps(run: Path, steps: int, seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -164,7 +169,10 @@ def test_up_trains_over_an_encrypted_connection(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_both_within_ten_seconds_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    """The resumed run completes, and every promised group was trained once over both sessions."""
+    """The resumed run completes, and every promised group was trained once over both sessions.
+
+    Only then TensorBoard is told that it ended.
+    """
     words = ["up", str(_run_file(tmp_path, generator__fake_images_per_second=60.0))]
     run = tmp_path / "runs" / "r"
     process = _start(*words)
@@ -178,10 +186,12 @@ def test_ctrl_c_ends_both_within_ten_seconds_and_the_same_command_goes_on(tmp_pa
     stopped_at = max(step for (step,) in _query(run, "SELECT DISTINCT step FROM uses"))
     assert stopped_at < STEPS
     _assert_promised_ids_subset(run, stopped_at)
+    assert not _has_ended(run)
     again = _start(*words)
     _, errors = again.communicate(timeout=100)
     assert again.returncode == 0, errors
     _assert_promised_ids(run, STEPS)
+    assert _has_ended(run)
     assert [row["step"] for row in _rows(run)] == sorted({row["step"] for row in _rows(run)})
 
 

@@ -17,8 +17,11 @@ def open_trackers(
     UserError."""
     trackers: list[Tracker] = []
     if config.tensorboard:
-        trackers.append(TensorBoardTracker(folder / "tensorboard", resolved, resumed_step))
-        stack.callback(trackers[-1].close)
+        purge_step = resumed_step + 1 if resumed_step else None
+        tensorboard = TensorBoardTracker(folder / "tensorboard", f"after{resumed_step}", purge_step)
+        stack.callback(tensorboard.close)
+        tensorboard.begin(resolved, resumed=resumed_step > 0)
+        trackers.append(tensorboard)
     if config.wandb:
         trackers.append(WandbTracker(config.wandb, folder, resolved))
         stack.callback(trackers[-1].close)

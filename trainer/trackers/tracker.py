@@ -16,5 +16,8 @@ class Tracker(Protocol):
     def strips(self, strips: Sequence[Strip]) -> None:
         """Sample groups of one step."""
 
+    def finished(self) -> None:
+        """The run came to its last step."""
+
     def close(self) -> None:
         """Sends what is left."""

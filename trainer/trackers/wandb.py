@@ -57,6 +57,9 @@ class WandbTracker:
         pictures = [self._image(strip.image_HWC, caption=strip.caption) for strip in strips]
         self._run.log({"step": strips[0].step, "samples": pictures})
 
+    def finished(self) -> None:
+        """Nothing: a run that is closed has finished for Weights & Biases, until it goes on."""
+
     def close(self) -> None:
         """Sends what is left."""
         self._run.finish()
