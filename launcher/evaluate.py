@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def evaluate(argv: list[str], interrupts: Interrupts) -> int:
     from trainer.evaluation.open_set import open_set
     from trainer.evaluation.result import table
     from trainer.evaluation.subject import Subject
+    from trainer.evaluation.tracked import track
 
     config = TrainConfig(device=words.device, precision=words.precision, threads=words.threads)
     device = resolve_device(config)
@@ -84,6 +86,7 @@ def evaluate(argv: list[str], interrupts: Interrupts) -> int:
         sets = across_sets(judged) if len(judged) > 1 else None
         if sets:
             save_across(folder.parent, sets)
+        untold = track(found, target) if (target / "run.json").is_file() else []
     except StopRequestedError:
         return interrupts.exit_code
     except OSError as error:
@@ -91,6 +94,8 @@ def evaluate(argv: list[str], interrupts: Interrupts) -> int:
     print(f"{data.name}: {subject.folder}\n{table(found)}\n  see {folder / 'results.html'}")
     if sets:
         print(f"all sets in {folder.parent}:\n{lines_of(sets)}")
+    for reason in untold:
+        print(f"streamrep: {reason}", file=sys.stderr)
     return interrupts.exit_code
 
 

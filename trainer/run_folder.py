@@ -86,6 +86,19 @@ class RunFolder:
         self._lock.close()
 
 
+def is_in_use(folder: Path) -> bool:
+    """Whether a trainer writes the run in `folder` at this moment."""
+    path = folder / ".lock"
+    if not path.exists():
+        return False
+    with open(path) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes through a temporary file in the same folder, so that readers never see half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

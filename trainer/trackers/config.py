@@ -10,7 +10,10 @@ class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     tensorboard: Annotated[
         bool,
-        Meta(description="write curves, samples and hyperparameters for TensorBoard into the run folder"),
+        Meta(
+            description="write curves, samples and hyperparameters for TensorBoard into the run folder;"
+            " `streamrep eval` adds its scores"
+        ),
     ] = True
     wandb: Annotated[
         str,

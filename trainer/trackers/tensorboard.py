@@ -1,7 +1,7 @@
 """TensorBoard: event files in the run folder, for `tensorboard --logdir runs`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ class TensorBoardTracker:
             self._writer.add_image(f"samples/{i}", strip.image_HWC, strip.step, dataformats="HWC")
             self._writer.add_text(f"samples/{i}", strip.caption, strip.step)
         self._writer.flush()
+
+    def scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """A point each."""
+        for name, value in scores.items():
+            self._writer.add_scalar(name, value, step)
 
     def finished(self) -> None:
         """The session ends with success."""

@@ -1,6 +1,6 @@
 """What a run asks of a tracker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from trainer.metrics import Row
@@ -15,6 +15,9 @@ class Tracker(Protocol):
 
     def strips(self, strips: Sequence[Strip]) -> None:
         """Sample groups of one step."""
+
+    def scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """What the encoder of that step was judged by after the run, by the names of curves."""
 
     def finished(self) -> None:
         """The run came to its last step."""

@@ -1,9 +1,9 @@
 """Weights & Biases: the same curves, sample groups and run file, in one of its projects."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from protocol.errors import UserError
 from trainer.metrics import Row
@@ -14,8 +14,15 @@ from trainer.trackers.scalars import scalars_of
 class WandbTracker:
     """One run there for one run folder: a resumed one goes on under the id that the folder keeps."""
 
-    def __init__(self, project: str, folder: Path, resolved: dict[str, Any]) -> None:
-        """Raises UserError where the package is missing or can't begin a run."""
+    def __init__(
+        self,
+        project: str,
+        folder: Path,
+        resolved: dict[str, Any],
+        resume: Literal["allow", "must"] = "allow",
+    ) -> None:
+        """Raises UserError where the package is missing or can't begin a run; with `resume = "must"` it can't
+        where Weights & Biases no longer has the folder's."""
         try:
             import wandb  # type: ignore[import-not-found, unused-ignore]  # an extra
         except ImportError as error:
@@ -32,7 +39,7 @@ class WandbTracker:
                 project=project,
                 name=folder.name,
                 id=_id_of(folder),
-                resume="allow",
+                resume=resume,
                 dir=folder,
                 config=resolved,
             )
@@ -57,6 +64,10 @@ class WandbTracker:
         pictures = [self._image(strip.image_HWC, caption=strip.caption) for strip in strips]
         self._run.log({"step": strips[0].step, "samples": pictures})
 
+    def scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """A point each."""
+        self._run.log({"step": step, **scores})
+
     def finished(self) -> None:
         """Nothing: a run that is closed has finished for Weights & Biases, until it goes on."""
 
@@ -65,8 +76,13 @@ class WandbTracker:
         self._run.finish()
 
 
+def id_path(folder: Path) -> Path:
+    """Where a run folder keeps its id there, once it has one."""
+    return folder / "wandb_id"
+
+
 def _id_of(folder: Path) -> str:
-    path = folder / "wandb_id"
+    path = id_path(folder)
     if not path.exists():
         path.write_text(secrets.token_hex(8) + "\n", encoding="utf-8")
     return path.read_text("utf-8").strip()

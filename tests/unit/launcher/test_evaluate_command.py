@@ -71,6 +71,24 @@ def test_a_second_set_makes_a_table_of_both(run: Path, capsys: pytest.CaptureFix
     assert "knn  first 100.0%  second 100.0%  mean 100.0%" in capsys.readouterr().out
 
 
+def test_scores_reach_the_trackers_of_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that can't be reached is told, and ends nothing; an encoder's folder alone has none."""
+    tables = {"augment": {"crop_size": 16}, "log": {"tensorboard": True}}
+    (run / "run.json").write_text(json.dumps(tables))
+    (run / "tensorboard").mkdir()
+    words = ["--data", str(run.parent / "set"), "--kind", "knn", "--cache", str(run.parent / "cache")]
+    words += ["--device", "cpu", "--threads", "1"]
+    assert main(["eval", str(run), *words]) == 0
+    assert "step is not known" in capsys.readouterr().err
+    (run / "summary.json").write_text(json.dumps({"steps": 30}))
+    assert main(["eval", str(run / "encoder"), *words]) == 0
+    assert list((run / "tensorboard").iterdir()) == []
+    assert main(["eval", str(run), *words]) == 0
+    [file] = (run / "tensorboard").iterdir()
+    assert b"evaluation/set/knn/accuracy" in file.read_bytes()
+    assert capsys.readouterr().err.count("step is not known") == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -7,7 +7,7 @@ import pytest
 
 from protocol.errors import UserError
 from trainer.config import RunConfig
-from trainer.run_folder import RunFolder, write_json
+from trainer.run_folder import RunFolder, is_in_use, write_json
 
 
 def test_a_second_trainer_is_refused_until_the_first_leaves(tmp_path: Path) -> None:
@@ -16,7 +16,9 @@ def test_a_second_trainer_is_refused_until_the_first_leaves(tmp_path: Path) -> N
     first = RunFolder(config)
     with pytest.raises(UserError, match="locked by another trainer"):
         RunFolder(config)
+    assert is_in_use(first.path)
     first.close()
+    assert not is_in_use(first.path)
     RunFolder(config).close()
 
 

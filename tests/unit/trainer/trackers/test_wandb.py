@@ -76,6 +76,19 @@ def test_a_resumed_run_goes_on_under_its_id(tmp_path: Path, begun: list[dict[str
     assert all(words["resume"] == "allow" for words in begun)
 
 
+def test_scores_after_the_run_need_the_run_that_its_folder_names(
+    tmp_path: Path, begun: list[dict[str, Any]]
+) -> None:
+    """One that Weights & Biases no longer has is not begun anew."""
+    WandbTracker("project", tmp_path, {}).close()
+    tracker = WandbTracker("project", tmp_path, {}, resume="must")
+    tracker.scores(30, {"evaluation/set/knn/accuracy": 0.5})
+    tracker.close()
+    assert begun[1]["id"] == begun[0]["id"]
+    assert begun[1]["resume"] == "must"
+    assert begun[1]["run"].logged == [{"step": 30, "evaluation/set/knn/accuracy": 0.5}]
+
+
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the extra to install."""
     monkeypatch.setitem(sys.modules, "wandb", None)
