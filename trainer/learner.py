@@ -92,9 +92,9 @@ class Learner:
         parts = None
         if 0 < config.train.micro_batch < len(keys):
             parts = MicroBatches(embed, len(keys), config.train.micro_batch, self.device)
-        features_NF = parts.forward() if parts else embed(slice(None))
+        embedded_NF = parts.forward() if parts else embed(slice(None))
         with self._autocast():
-            loss, projected_ND = self.objective.loss(features_NF, targets)
+            loss, features_NF, projected_ND = self.objective.loss(embedded_NF, targets)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss.share).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         if parts:
@@ -112,7 +112,7 @@ class Learner:
             loss=loss.value.item(),
             loss_excess=loss.excess.item(),
             lr=lr,
-            features_NF=features_NF.detach(),
+            features_NF=features_NF,
             projected_ND=projected_ND,
             ids_N=targets.ids_N,
             loss_scale=self._scaler.get_scale() if self._scaler.is_enabled() else None,

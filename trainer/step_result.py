@@ -29,16 +29,15 @@ class StepResult:
     def measures(self) -> dict[str, float]:
         """Alignment, uniformity and mean similarities of the projections, RankMe of the features, loss scale.
 
-        What a batch can't tell is left out: what is about positives where no caption has two images, and all
-        of them where the objective compares no images.
+        Where the objective compares no images, all of the features. What a batch can't tell is left out: what
+        is about positives where no caption has two images.
         """
         scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale}
-        if self.projected_ND is None:
-            return scale
-        similarity = mean_similarity(self.projected_ND, self.ids_N)
+        compared_ND = self.features_NF if self.projected_ND is None else self.projected_ND
+        similarity = mean_similarity(compared_ND, self.ids_N)
         found = {
-            "alignment": float(alignment(self.projected_ND, self.ids_N)),
-            "uniformity": float(uniformity(self.projected_ND)),
+            "alignment": float(alignment(compared_ND, self.ids_N)),
+            "uniformity": float(uniformity(compared_ND)),
             "positive_similarity": float(similarity.positive),
             "negative_similarity": float(similarity.negative),
             "rankme": float(rankme(self.features_NF)),

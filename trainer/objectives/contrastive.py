@@ -34,7 +34,8 @@ class Contrastive:
     def loss(self, embedded_NF: Tensor, targets: Targets) -> Outcome:
         """Of the projected features; the head's batch norm sees the whole batch."""
         projected_ND = self._head(embedded_NF)
-        return Outcome(self._loss(projected_ND, targets, self._temperature), projected_ND.detach())
+        loss = self._loss(projected_ND, targets, self._temperature)
+        return Outcome(loss, embedded_NF.detach(), projected_ND.detach())
 
     def after_update(self) -> None:
         """Nothing is bounded."""

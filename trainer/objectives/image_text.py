@@ -86,10 +86,10 @@ class ImageText:
         scale = self._image_text.log_scale.exp()
         loss = image_text_loss(images_ND, targets.ids_N, texts_TD, text_ids_T, scale).times(self._text_weight)
         if self._head is None:
-            return Outcome(loss, images_ND.detach())
+            return Outcome(loss, embedded_NF.detach(), images_ND.detach())
         projected_ND = self._head(embedded_NF)
         image_loss = multi_positive_loss(projected_ND, targets.ids_N, self._temperature)
-        return Outcome(image_loss.plus(loss), projected_ND.detach())
+        return Outcome(image_loss.plus(loss), embedded_NF.detach(), projected_ND.detach())
 
     def after_update(self) -> None:
         """The scale stays within its bounds."""

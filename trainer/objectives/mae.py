@@ -54,7 +54,8 @@ _MASK_SALT = 1 << 62
 
 
 class MaskedAutoencoder:
-    """What `embed` gives for an image is its reconstruction error, so the loss is a mean of rows."""
+    """What `embed` gives for an image is its reconstruction error, so the loss is a mean of rows; and behind
+    it the encoder's CLS token, which is only looked at."""
 
     def __init__(self, model: ViTMAEForPreTraining) -> None:
         self._model = model
@@ -63,23 +64,29 @@ class MaskedAutoencoder:
         self.exported = nn.ModuleDict()
 
     def embed(self, images_NCHW: Tensor, keys: Sequence[Key]) -> Tensor:
-        """[N, 1] reconstruction errors; which patches are hidden depends on each image's key alone."""
+        """[N, 1 + F] reconstruction errors and features; which patches are hidden depends on each image's key
+        alone.
+
+        Features are of the patches that are not hidden: those of whole images would cost a second pass.
+        """
         salted = [(seed, group, view, use + _MASK_SALT) for seed, group, view, use in keys]
         noise_NP = torch.from_numpy(uniforms(salted, self._patches)).to(images_NCHW.device)
-        output = self._model(pixel_values=images_NCHW, noise=noise_NP)
+        seen = self._model.vit(pixel_values=images_NCHW, noise=noise_NP)
         error_N = masked_error(
-            output.logits,
+            self._model.decoder(seen.last_hidden_state, seen.ids_restore).logits,
             self._model.patchify(images_NCHW),
-            output.mask,
+            seen.mask,
             normalise=self._model.config.norm_pix_loss,
         )
-        return error_N[:, None]
+        features_NF = seen.last_hidden_state[:, 0].detach().to(error_N.dtype)
+        return torch.cat([error_N[:, None], features_NF], dim=1)
 
     def loss(self, embedded_NF: Tensor, targets: Targets) -> Outcome:
         """The mean over the images of all ranks; its floor is 0."""
-        count = embedded_NF.new_tensor(len(embedded_NF))
-        sums = LossSums(embedded_NF.sum(), torch.zeros_like(count), count)
-        return Outcome(mean_over_ranks(sums), None)
+        error_N, features_NF = embedded_NF[:, 0], embedded_NF[:, 1:]
+        count = error_N.new_tensor(len(error_N))
+        sums = LossSums(error_N.sum(), torch.zeros_like(count), count)
+        return Outcome(mean_over_ranks(sums), features_NF.detach(), None)
 
     def after_update(self) -> None:
         """Nothing is bounded."""

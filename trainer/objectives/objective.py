@@ -32,11 +32,13 @@ class Targets:
 
 
 class Outcome(NamedTuple):
-    """What an objective finds of a batch."""
+    """What an objective finds of a batch. Tensors are without gradient."""
 
     loss: BatchLoss
+    features_NF: Tensor
+    """The encoder's."""
     projected_ND: Tensor | None
-    """What it compared images by, without gradient; None where it compares none."""
+    """What it compared images by; None where it compares none."""
 
 
 class Objective(Protocol):

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import ViTMAEForPreTraining
+from transformers import ViTMAEModel
 
+from trainer.augment_parameters import uniforms
 from trainer.encoder import Encoder, build_encoder
 from trainer.objectives.mae import MaskedAutoencoder, build_mae
 from trainer.objectives.objective import Targets
@@ -39,15 +40,17 @@ def _build(**fields: Any) -> tuple[Encoder, MaskedAutoencoder]:
 
 
 def _captured(mae: MaskedAutoencoder, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What transformers' forward pass returned in each call."""
+    """What transformers' whole forward pass returns for the noise of each embedding."""
     outputs: list[Any] = []
-    forward = ViTMAEForPreTraining.forward
+    forward = ViTMAEModel.forward
 
-    def record(*arguments: Any, **named: Any) -> Any:
-        outputs.append(forward(*arguments, **named))
-        return outputs[-1]
+    def record(vit: Any, pixel_values: Tensor, noise: Tensor) -> Any:
+        monkeypatch.setattr(ViTMAEModel, "forward", forward)
+        outputs.append(mae._model(pixel_values=pixel_values, noise=noise))
+        monkeypatch.setattr(ViTMAEModel, "forward", record)
+        return forward(vit, pixel_values=pixel_values, noise=noise)
 
-    monkeypatch.setattr(ViTMAEForPreTraining, "forward", record)
+    monkeypatch.setattr(ViTMAEModel, "forward", record)
     return outputs
 
 
@@ -92,6 +95,27 @@ def test_hidden_patches_depend_on_the_key_alone(monkeypatch: pytest.MonkeyPatch)
     mae.embed(_images(), [(seed, group, view, use + 1) for seed, group, view, use in KEYS])
     assert torch.equal(outputs[0].mask[1:], outputs[1].mask)
     assert not torch.equal(outputs[0].mask, outputs[2].mask)
+
+
+def test_features_are_the_encoders_of_the_patches_that_are_seen() -> None:
+    """Its CLS token over these alone, layer by layer; the loss is the same without them."""
+    encoder, mae = _build()
+    images = _images()
+    embedded = mae.embed(images, KEYS)
+    outcome = mae.loss(embedded, NO_TARGETS)
+    assert outcome.features_NF.shape == (3, encoder.dim)
+    assert not outcome.features_NF.requires_grad
+    noise = torch.from_numpy(uniforms([(*key[:3], key[3] + (1 << 62)) for key in KEYS], 16))
+    backbone: Any = encoder.backbone
+    tokens = backbone.embeddings(images)
+    for n in range(3):
+        seen = [0, *(1 + noise[n].argsort()[:4])]
+        hidden = tokens[n : n + 1, seen]
+        for layer in backbone.layers:
+            hidden = layer(hidden)
+        expected = backbone.layernorm(hidden)[0, 0]
+        torch.testing.assert_close(outcome.features_NF[n], expected.detach())
+    assert mae.loss(embedded[:, :1], NO_TARGETS).loss.value == outcome.loss.value
 
 
 def test_the_encoder_is_shared_and_its_positions_are_the_papers() -> None:

@@ -124,6 +124,26 @@ def test_learns(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_tells_the_rank_and_the_spread_of_the_encoders_features(name: str) -> None:
+    """RankMe by numpy's singular values, of a batch in parts. Without a projection similarities are of the
+    features as well."""
+    config = config_of(name, micro_batch=5)
+    result = learner_of(config).step(batch_of(config, 1))
+    features = result.features_NF.double().numpy()
+    assert features.shape == (config.batch_images, VIT["hidden_size"])
+    values = np.linalg.svd(features, compute_uv=False)
+    share = values / values.sum() + 1e-7
+    measures = result.measures()
+    assert measures["rankme"] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-4)
+    assert measures["uniformity"] < 0
+    assert ("alignment" in measures) == (len(set(result.ids_N.tolist())) < config.batch_images)
+    if name == "mae":
+        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+        different = result.ids_N[:, None].numpy() != result.ids_N.numpy()
+        assert measures["negative_similarity"] == pytest.approx((unit @ unit.T)[different].mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_comes_back_from_its_tensors_bit_for_bit(name: str) -> None:
     """Weights, decoder, text tower, scale and AdamW's averages: the next losses are the same numbers."""
     config = config_of(name)
