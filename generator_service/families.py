@@ -88,17 +88,12 @@ def load_family(folder: ModelFolder, *, device: torch.device, dtype: torch.dtype
 
 
 def memory_format_of(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """Layout of images in memory. Tensor cores read NHWC without reordering it.
-
-    On a CPU it depends. With the embedded model on one thread of an EPYC with AVX-512 bf16, NHWC took this
-    engine from 1.04 to 1.41 times the stock pipeline (benchmarks/LOG.md). On a Xeon with AMX, where oneDNN
-    reorders by itself, NHWC took longer. In float32 both are alike.
+    """Layout of images in memory. Tensor cores read NHWC without reordering it, and so do a CPU's bfloat16
+    instructions: it took this engine from 1.04 to 1.41 times the stock pipeline on an EPYC with AVX-512, and
+    from 1.05 to 1.50 times on a Xeon with AMX (benchmarks/LOG.md). In float32 both are alike.
     """
-    if device.type == "cuda":
-        return torch.channels_last
-    # No public function tells of AMX; this one is what torch itself asks.
-    has_amx = torch.cpu._is_amx_tile_supported()
-    return torch.channels_last if dtype == torch.bfloat16 and not has_amx else torch.contiguous_format
+    reads_nhwc = device.type == "cuda" or dtype == torch.bfloat16
+    return torch.channels_last if reads_nhwc else torch.contiguous_format
 
 
 @contextmanager
