@@ -120,12 +120,17 @@ def test_a_plain_worker_draws_and_leaves(feed: Feed, worker: PlainWorker) -> Non
     groups = _take(feed, 3)
     assert [int(group.images_NHWC[0, 0, 0, 0]) for group in groups] == [t["seeds"][0] % 256 for t in tickets]
     feed.trained([0, 1, 2])
-    held = [ticket["group_id"] for _ in range(2) for ticket in worker.hear("tickets")["tickets"]]
-    assert held == [3, 4, 5], "one as groups came in, two as they were trained"
+    held = [ticket for _ in range(2) for ticket in worker.hear("tickets")["tickets"]]
+    ids = [ticket["group_id"] for ticket in held]
+    assert ids == [3, 4, 5], "one as groups came in, two as they were trained"
     worker.say("failed", group_id=3, reason="out of beads")
-    assert [ticket["group_id"] for ticket in worker.hear("tickets")["tickets"]] == [3]
-    assert worker.hear("heartbeat")["buffered"] == 0
-    worker.say("bye", returned=held)
+    worker.draw(held[1])
+    again = [ticket["group_id"] for ticket in worker.hear("tickets")["tickets"]]
+    assert again == [3, 6], "once half of the credit was free, those that wait again first"
+    assert [group.ticket.group_id for group in _take(feed, 1)] == [4]
+    while worker.hear("heartbeat")["buffered"]:
+        pass  # told before the group was taken
+    worker.say("bye", returned=[3, 5, 6])
     second = PlainWorker(feed.endpoint)
     second.join()
     second.say("ready", credit=1)

@@ -146,6 +146,8 @@ def test_without_a_package_the_refusal_names_what_to_install(monkeypatch: pytest
         raise (ImportError("none") if name == "tensorrt" else OSError("libcuda.so: no such file"))
 
     monkeypatch.setattr("importlib.import_module", fail)
-    wanted = r"got tensorrt: none; tensorrt_rtx: libcuda\.so: no such file; pip install 'streamrep\[gpu\]' or"
+    wanted = (
+        r"got tensorrt: none; tensorrt_rtx: libcuda\.so: no such file; pip install 'streamrep\[tensorrt\]' or"
+    )
     with pytest.raises(UserError, match=wanted):
         import_packages()
