@@ -90,6 +90,9 @@ def train_judge(config: TrainerConfig, drawings: Drawings, steps: int, folder: P
         temporary = path.with_name(key + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         trained.save_encoder(temporary)
-        temporary.rename(path)
+        if path.exists():  # another process was as far
+            shutil.rmtree(temporary)
+        else:
+            temporary.rename(path)
     device = resolve_device(config.train)
     return Judge(Subject(path, device, resolve_precision(config.train, device)), drawings)

@@ -1,8 +1,11 @@
 """`streamrep bench NAME`: runs one of the benchmarks."""
 
 import importlib
+import signal
+import sys
 
 from launcher.errors import RunFileError
+from launcher.interrupts import STOPPED_BY_INTERRUPT
 
 BENCHMARKS = {
     "images": "images/s of every engine over the stock diffusers pipeline, and its share of the roofline",
@@ -38,5 +41,21 @@ def bench(argv: list[str]) -> int:
             where="streamrep bench",
             mend="choose one of these",
         )
-    code: int = importlib.import_module(f"benchmarks.{name}").main(argv[1:])
-    return code
+    return _interruptible(name, argv[1:])
+
+
+def _interruptible(name: str, words: list[str]) -> int:
+    """A benchmark looks at no event as runs do: it is left where it stands. What it has measured so far is
+    kept by those that say so."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        code: int = importlib.import_module(f"benchmarks.{name}").main(words)
+        return code
+    except KeyboardInterrupt:
+        print("streamrep: interrupted", file=sys.stderr)
+        return STOPPED_BY_INTERRUPT
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
