@@ -16,6 +16,7 @@ from benchmarks.energy import energy_counter
 from generator_service.config import GeneratorConfig
 from generator_service.devices import resolve_device, resolve_dtype
 from generator_service.diffusion_engine import DiffusionEngine
+from generator_service.drawing import Drawing, OnHost
 from generator_service.families import load_family
 from generator_service.forward import DecoderModule, UNetModule
 from generator_service.model_folder import open_model_folder
@@ -48,12 +49,13 @@ class Contest:
         pipeline.set_progress_bar_config(disable=True)
         kind, fixed = SCHEDULERS[spec.sampler]
         pipeline.scheduler = kind.from_config(dict(pipeline.scheduler.config) | fixed)
-        self.contestants: dict[str, Callable[[], ImagesNHWC]] = {
-            "stock, a caption at a time": lambda: np.concatenate(
+        self.contestants: dict[str, Callable[[], Drawing]] = {
+            "stock, a caption at a time": lambda: OnHost(
                 [self._stock(pipeline, [ticket]) for ticket in self._tickets]
             ),
-            "stock, same batch": lambda: self._stock(pipeline, self._tickets),
+            "stock, same batch": lambda: OnHost([self._stock(pipeline, self._tickets)]),
         }
+        """What begins a static batch of each."""
         digest = folder.weights_digest()
         for name in options.engines:
             config = GeneratorConfig(
@@ -65,23 +67,31 @@ class Contest:
                 threads=options.threads,
             )
             engine = DiffusionEngine(config, folder, digest, spec, lambda: False, print)
-            self.contestants[name] = partial(self._draw, engine)
+            self.contestants[name] = partial(engine.begin, self._tickets, lambda: False)
         self._peaks: dict[str, int] = {}
         self._joules = energy_counter(self._device)
         self._spent: dict[str, tuple[float, int]] = {}
-        self._images = {name: draw() for name, draw in self.contestants.items()}  # which warms up as well
+        self._images = {  # which warms up as well
+            name: np.concatenate(begin().groups()) for name, begin in self.contestants.items()
+        }
         self.flops_per_image = _count_flops(folder, spec, self._device, self._dtype)
         self.product_flops_per_second = _product_rate(self._device, self._dtype)
 
     def rate(self, name: str, seconds: float) -> float:
-        """Images a second over whole batches, for at least so long."""
-        draw, joules = self.contestants[name], self._joules() if self._joules else 0.0
+        """Images a second over whole batches, for at least so long. Each is fetched once the next has begun,
+        as a worker does."""
+        begin, joules = self.contestants[name], self._joules() if self._joules else 0.0
         began, batches = time.monotonic(), 0
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
+        under_way = begin()
         while time.monotonic() - began < seconds:
-            draw()
+            following = begin()
+            under_way.groups()
+            under_way = following
             batches += 1
+        under_way.groups()
+        batches += 1
         rate: float = batches * self.batch_images / (time.monotonic() - began)
         self._peaks[name] = _peak_bytes(self._device)
         if self._joules:
@@ -104,9 +114,6 @@ class Contest:
         """Mean difference from the stock images of the same batch, in levels of 255."""
         stock = self._images["stock, same batch"].astype(np.int16)
         return float(np.abs(self._images[name] - stock).mean())
-
-    def _draw(self, engine: DiffusionEngine) -> ImagesNHWC:
-        return np.concatenate(engine.draw(self._tickets, lambda: False))
 
     def _stock(self, pipeline: Any, tickets: list[Ticket]) -> ImagesNHWC:
         seeds = [seed for ticket in tickets for seed in ticket.seeds]

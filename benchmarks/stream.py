@@ -28,6 +28,7 @@ import msgspec
 from benchmarks.environment import environment
 from generator_service.config import GeneratorConfig
 from generator_service.conversation import WorkerFacts
+from generator_service.drawing import OnHost
 from generator_service.engine import Abandoned, Engine
 from generator_service.worker import prepare, serve
 from launcher.run_file import load
@@ -173,6 +174,9 @@ class _Watched:
         self.content_hash, self.engine_hash = engine.content_hash, engine.engine_hash
         self.batch_images, self.exact = engine.batch_images, engine.exact
         self.batch_seconds, self.summary = engine.batch_seconds, engine.summary
+
+    def begin(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> OnHost:
+        return OnHost(self.draw(tickets, abandoned))
 
     def draw(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> list[ImagesNHWC]:
         began = time.monotonic()

@@ -1,12 +1,13 @@
 """How close one endpoint comes to bare ZeroMQ: groups a second of 1.18 MB, ours over theirs, in turns.
 
     ours:   worker process, an engine that draws nothing ─Group + pixels→ feed of this process, counted, freed
-    bare:   a DEALER process ─the same frames, copy=False→ ROUTER of this process; equal credit
+    bare:   a DEALER process ─the same frames, copy=False→ ROUTER process; equal credit
     hashed: bare, with every group hashed on both sides
 
-All end with the pixels in this process. Ours hashes too, which is what a damaged or foreign group is found
-by: what it loses against `hashed` is its own. Target 0.80 of bare, median of five, over tcp and over ipc.
-With CURVE keys ours alone is encrypted: that figure is reported, and has no target.
+All end with the pixels in the receiver's memory, which ours keeps when freed (`launcher.freed_memory`), as a
+trainer does, and bare does not, being plain. Ours hashes too, which is what a damaged or foreign group is
+found by: what it loses against `hashed` is its own. Target 0.80 of bare, median of five, over tcp and over
+ipc. With CURVE keys ours alone is encrypted: that figure is reported, and has no target.
 
 Usage: streamrep bench wire [--rounds 5] [--seconds 4] [--groups-per-batch 4]
 """
@@ -23,6 +24,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from benchmarks.environment import environment
 from generator_service.config import GeneratorConfig
 from generator_service.conversation import WorkerFacts
 from generator_service.credit import STATIC_BATCHES_HELD
+from generator_service.drawing import OnHost
 from generator_service.engine import Abandoned
 from generator_service.worker import serve
 from launcher.key_folder import KeyFolder
@@ -124,6 +127,10 @@ class StillEngine:
         self._groups = [still_group(number) for number in range(groups)]
         self.batch_images = groups * SPEC.views
 
+    def begin(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> OnHost:
+        """The drawn ones."""
+        return OnHost(self.draw(tickets, abandoned))
+
     def draw(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> list[ImagesNHWC]:
         """As many as are asked for."""
         return self._groups[: len(tickets)]
@@ -198,22 +205,30 @@ def _count_feed(feed: Feed, seconds: float) -> float:
 
 
 def bare_rate(transport: str, seconds: float, groups: int, *, hashed: bool = False) -> float:
-    """Groups a second that a DEALER process brings to a ROUTER in this process, with nothing else done but
-    their hashes on both sides if `hashed`.
+    """Groups a second that a DEALER process brings to a ROUTER process, with nothing else done but their
+    hashes on both sides if `hashed`.
     """
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
     with _endpoint(transport) as endpoint:
-        router = bind_router(context, endpoint)
-        bound = router.getsockopt_string(zmq.LAST_ENDPOINT)
-        sender = multiprocessing.get_context("spawn").Process(target=_send_bare, args=(bound, groups, hashed))
+        router = spawn.Process(target=_receive_bare, args=(endpoint, seconds, hashed, there))
+        router.start()
+        bound = here.recv_bytes().decode()
+        sender = spawn.Process(target=_send_bare, args=(bound, groups, hashed))
         sender.start()
         try:
-            return _count_router(router, seconds, hashed)
+            return float(here.recv_bytes())
         finally:
-            sender.kill()
-            sender.join()
-            router.close(linger=0)
-            context.term()
+            for process in (sender, router):
+                process.kill()
+                process.join()
+
+
+def _receive_bare(endpoint: str, seconds: float, hashed: bool, parent: Connection) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router = bind_router(context, endpoint)
+    parent.send_bytes(router.getsockopt_string(zmq.LAST_ENDPOINT).encode())
+    parent.send_bytes(repr(_count_router(router, seconds, hashed)).encode())
 
 
 def _count_router(router: "zmq.Socket[bytes]", seconds: float, hashed: bool) -> float:

@@ -8,6 +8,7 @@ The compute thread takes for itself, so that a full batch that waits costs it no
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from generator_service.channel import Outcome
@@ -26,8 +27,11 @@ class Assignments:
         self._changed = threading.Condition()
         self._packer = Packer(groups_per_batch=1, pack_seconds=pack_seconds)
         self._pace = Pace(0.0)
-        self._under_way: list[Assignment] = []
+        self._under_way: deque[list[Assignment]] = deque()
+        """The batches that the engine has begun, in that order."""
         self._drawn: list[Outcome] = []
+        self._asleep = False
+        """The I/O thread waits, and does not look here by itself."""
         self._closed = False
 
     # called by the compute thread
@@ -45,7 +49,7 @@ class Assignments:
             while not self._closed:
                 now = self._clock()
                 if batch := self._packer.take(now):
-                    self._under_way = batch
+                    self._under_way.append(batch)
                     self._pace.start(now)
                     return batch
                 if now >= give_up_at:
@@ -54,25 +58,34 @@ class Assignments:
                 self._changed.wait((give_up_at if due_at is None else min(due_at, give_up_at)) - now)
             return None
 
-    def finish(self, outcomes: Iterable[Outcome]) -> None:
-        """What became of the batch under way, for the I/O thread to collect."""
+    def finish(self, outcomes: Iterable[Outcome]) -> bool:
+        """What became of the batch taken first, for the I/O thread to collect; whether it has to be woken."""
         with self._changed:
+            asleep, self._asleep = self._asleep, False
             self._pace.finish(self._clock())
-            self._under_way = []
+            self._under_way.popleft()
             self._drawn += outcomes
+            return asleep
 
     # called by the I/O thread
+
+    def may_sleep(self) -> bool:
+        """Whether nothing waits to be collected. The next `finish` then says that the thread sleeps."""
+        with self._changed:
+            self._asleep = not self._drawn
+            return self._asleep
 
     def collect(self) -> list[Outcome]:
         """What was drawn since the last time."""
         with self._changed:
+            self._asleep = False
             drawn, self._drawn = self._drawn, []
             return drawn
 
     def add(self, rank: int, tickets: Iterable[Ticket], unsent: Iterable[int]) -> None:
         """Queues tickets of a rank, but not those it has here already, `unsent` groups among them."""
         with self._changed:
-            held = {one.ticket.group_id for one in self._under_way if one.rank == rank}
+            held = set(self._begun(rank))
             held |= {outcome.group_id for outcome in self._drawn if outcome.rank == rank}
             held.update(unsent)
             fresh = [ticket for ticket in tickets if ticket.group_id not in held]
@@ -99,7 +112,7 @@ class Assignments:
         with self._changed:
             return (
                 *self._packer.waiting(rank),
-                *(one.ticket.group_id for one in self._under_way if one.rank == rank),
+                *self._begun(rank),
                 *(outcome.group_id for outcome in self._drawn if outcome.rank == rank),
             )
 
@@ -109,6 +122,9 @@ class Assignments:
             self._closed = True
             self._changed.notify()
 
+    def _begun(self, rank: int) -> list[int]:
+        return [one.ticket.group_id for batch in self._under_way for one in batch if one.rank == rank]
+
     @property
     def drawing(self) -> bool:
         """Whether a batch is under way, or has come back and was not collected."""
@@ -117,7 +133,7 @@ class Assignments:
 
     @property
     def left_seconds(self) -> float:
-        """How much longer the batch under way should take; 0 when there is none."""
+        """How much longer the batches under way should take; 0 when there is none."""
         with self._changed:
             return self._pace.left_seconds(self._clock())
 

@@ -14,7 +14,7 @@ from protocol.handshakes import HandshakeMonitor
 from protocol.keys import WorkerKeys
 from protocol.messages import Failed, WorkerMessage
 from protocol.payload import ImagesNHWC, describe_images
-from protocol.sockets import connect, open_dealer
+from protocol.sockets import connect, open_dealer, received
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,8 @@ class FailedDraw:
 Outcome = DrawnGroup | FailedDraw
 
 _REASON_LENGTH = 2000
+MESSAGES_A_TURN = 64
+_MORE = zmq.NOBLOCK | zmq.SNDMORE
 
 
 class Channel:
@@ -73,12 +75,8 @@ class Channel:
         return not self._messages and not (self._outcomes and self.conversation.active)
 
     def receive(self) -> Iterator[list[zmq.Frame]]:
-        """Every message that has come."""
-        while True:
-            try:
-                yield self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
+        """The messages that have come."""
+        return received(self.socket, MESSAGES_A_TURN)
 
     def keep(self, outcome: Outcome) -> None:
         """Queues an outcome until the rank can take it."""
@@ -161,6 +159,7 @@ class Channel:
             draw_seconds=outcome.draw_seconds,
             caption_cut=outcome.caption_cut,
         )
+        self.socket.send(encode(header), _MORE)
         # copy=False: libzmq reads the engine's own array, which nothing writes to after the draw.
-        self.socket.send_multipart([encode(header), outcome.images_NHWC.data], zmq.NOBLOCK, copy=False)
+        self.socket.send(outcome.images_NHWC.data, zmq.NOBLOCK, copy=False)
         return 1

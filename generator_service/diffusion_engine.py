@@ -16,6 +16,7 @@ from generator_service.engine_choice import choose
 from generator_service.errors import NonFiniteError, OutOfDeviceMemoryError
 from generator_service.families import load_family
 from generator_service.model_folder import ModelFolder
+from generator_service.output_copy import Copying
 from generator_service.recipes import LIBRARIES
 from generator_service.sampler import Sampler
 from protocol.errors import UserError
@@ -93,6 +94,10 @@ class DiffusionEngine:
 
     def draw(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> list[ImagesNHWC]:
         """See `Engine.draw`. The groups are views of one array."""
+        return self.begin(tickets, abandoned).groups()
+
+    def begin(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> "_Begun":
+        """See `Engine.begin`."""
         if not 0 < len(tickets) <= self._groups:
             raise ValueError(f"expected 1 to {self._groups} tickets, got {len(tickets)}")
         for ticket in tickets:
@@ -103,15 +108,12 @@ class DiffusionEngine:
         guidance_N = [scale for ticket in tickets for scale in ticket.guidance]
         guidance_N += [self._spec.guidance[0]] * (spare * views)
         try:
-            images_NHWC, broken = self._sampler.sample(captions, seeds_N, guidance_N, abandoned)
+            copying = self._sampler.begin(captions, seeds_N, guidance_N, abandoned)
         except (RuntimeError, MemoryError) as error:
             if _is_out_of_memory(error):
                 raise OutOfDeviceMemoryError(self._device_name, self.batch_images, str(error)) from error
             raise
-        guilty = [image for image in broken if image < len(tickets) * views]
-        if guilty:
-            raise NonFiniteError(guilty[0], len(guilty), len(tickets) * views)
-        return [images_NHWC[start : start + views] for start in range(0, len(tickets) * views, views)]
+        return _Begun(copying, len(tickets), views)
 
     def cuts(self, caption: str) -> bool:
         """See `Engine.cuts`."""
@@ -138,6 +140,25 @@ class DiffusionEngine:
             seeds=tuple(dice.getrandbits(32) for _ in range(views)),
             guidance=tuple(dice.choice(self._spec.guidance) for _ in range(views)),
         )
+
+
+class _Begun:
+    """The tickets' groups among those of a static batch. See `Drawing`."""
+
+    def __init__(self, copying: Copying, groups: int, views: int) -> None:
+        self._copying, self._images, self._views = copying, groups * views, views
+
+    @property
+    def arrived(self) -> bool:
+        return self._copying.arrived
+
+    def groups(self) -> list[ImagesNHWC]:
+        images_NHWC, broken = self._copying.wait()
+        guilty = [image for image in broken if image < self._images]
+        if guilty:
+            raise NonFiniteError(guilty[0], len(guilty), self._images)
+        starts = range(0, self._images, self._views)
+        return [images_NHWC[start : start + self._views] for start in starts]
 
 
 def _is_out_of_memory(error: Exception) -> bool:

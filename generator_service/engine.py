@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from generator_service.drawing import Drawing
 from generator_service.errors import TicketError
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
@@ -39,6 +40,10 @@ class Engine(Protocol):
     @property
     def summary(self) -> str:
         """Engine, device, precision and model, for people."""
+
+    def begin(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> Drawing:
+        """`draw` as far as the host has to do with it: another batch may begin before its groups are fetched,
+        and follows it on the device. Raises as `draw` does."""
 
     def draw(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> list[ImagesNHWC]:
         """The tickets' groups, in order; at most a static batch of them.

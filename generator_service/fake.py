@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from generator_service.drawing import OnHost
 from generator_service.engine import Abandoned, check_ticket, groups_of
 from generator_service.errors import DrawAbandonedError
 from protocol.generation import GenerationSpec
@@ -41,6 +42,10 @@ class FakeEngine:
         self.batch_seconds = self.batch_images / images_per_second if images_per_second else 0.0
         self.content_hash = digest_of({"weights": WEIGHTS, "generation": msgspec.to_builtins(spec)})
         self.engine_hash = digest_of({"engine": "fake", "batch_images": self.batch_images})
+
+    def begin(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> OnHost:
+        """See `Engine.begin`."""
+        return OnHost(self.draw(tickets, abandoned))
 
     def draw(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> list[ImagesNHWC]:
         """See `Engine.draw`."""

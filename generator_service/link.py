@@ -101,8 +101,8 @@ class Link:
 
     def hand_over(self, outcomes: tuple[Outcome, ...]) -> None:
         """Gives what became of the batch to the I/O thread."""
-        self._assignments.finish(outcomes)
-        self._wake_up()
+        if self._assignments.finish(outcomes):
+            self._wake_up()
 
     def close(self) -> None:
         """Says goodbye and ends the thread, within seconds; it may have ended already."""

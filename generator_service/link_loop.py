@@ -29,11 +29,13 @@ from protocol.frames import decode_from_trainer
 from protocol.generation import GenerationSpec
 from protocol.keys import WorkerKeys
 from protocol.messages import Cancel, Reject, Stop, Tickets, TrainerHeartbeat, TrainerMessage, Welcome
+from protocol.sockets import received
 
 FINISH_SECONDS = 7.0
 """A batch under way is finished before leaving only if it takes less than this."""
 FLUSH_SECONDS = 1.0
 TURN_MILLISECONDS = 100
+WAKE_UPS_A_TURN = 64
 SHORTEST_WAIT_SECONDS = 1.0
 """Below this a trainer that is there could not answer in time."""
 
@@ -119,6 +121,8 @@ class LinkLoop:
         self._speak(now)
         if now >= self._publish_at:
             self._publish(now)
+            for channel in self._channels.values():
+                channel.watch_handshakes(now)
         if self._leave_by is not None:
             drained = all(channel.drained for channel in self._channels.values())
             if now >= self._leave_by or (not self._assignments.drawing and drained):
@@ -132,12 +136,9 @@ class LinkLoop:
         poller.register(self._wake, zmq.POLLIN)
         for channel in self._channels.values():
             poller.register(channel.socket, zmq.POLLIN if channel.drained else zmq.POLLIN | zmq.POLLOUT)
-        poller.poll(TURN_MILLISECONDS)
-        try:
-            while True:
-                self._wake.recv(zmq.NOBLOCK)
-        except zmq.Again:
-            return
+        poller.poll(TURN_MILLISECONDS if self._assignments.may_sleep() else 0)
+        for _ in received(self._wake, WAKE_UPS_A_TURN):
+            pass
 
     def _obey(self, command: Command, now: float) -> None:
         match command:
@@ -234,7 +235,6 @@ class LinkLoop:
 
     def _check_refused(self, now: float, patience_seconds: float) -> None:
         for channel in self._channels.values():
-            channel.watch_handshakes(now)
             error = channel.refusals.error(now, patience_seconds)
             if error is not None:
                 raise error

@@ -18,6 +18,7 @@ from diffusers import DiffusionPipeline
 
 from generator_service.config import GeneratorConfig
 from generator_service.devices import device_name, resolve_device, resolve_dtype
+from generator_service.drawing import OnHost
 from generator_service.engine import Abandoned, check_ticket, groups_of
 from generator_service.errors import DrawAbandonedError, TicketError
 from generator_service.hub import find_folder
@@ -72,6 +73,10 @@ class PipelineEngine:
         kind = type(self._pipeline).__name__
         self.summary = f"pipeline engine, the slow way ({kind} by its own call), on {name}, {precision}"
         self.exact, self.batch_seconds = self._warm_up(abandoned)
+
+    def begin(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> OnHost:
+        """See `Engine.begin`."""
+        return OnHost(self.draw(tickets, abandoned))
 
     def draw(self, tickets: Sequence[Ticket], abandoned: Abandoned) -> list[ImagesNHWC]:
         """See `Engine.draw`."""

@@ -9,7 +9,6 @@ enters the loop is on the device before it begins: no step waits for the host.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,22 +19,15 @@ from generator_service.forward import Conditions, Forward, PlainForward
 from generator_service.graphed_loop import GraphedLoop, LoopInputs, LoopOutputs, capture_on
 from generator_service.guidance import check_guidance, guidance_embedding
 from generator_service.noise import NoiseSource
+from generator_service.output_copy import Copying, OutputCopy, Sampled
 from generator_service.prompts import CaptionEncoder, Embedded
 from generator_service.resize import to_pixels
 from generator_service.schedules import plan_sampling
 from protocol.errors import UserError
 from protocol.generation import GenerationSpec
-from protocol.payload import ImagesNHWC
 
 SIZE_MULTIPLE = 8
 """diffusers' pipelines refuse other sizes, so nothing that they could redraw has another."""
-
-
-class Sampled(NamedTuple):
-    """A static batch. `broken` are the images whose latents were not all finite."""
-
-    images_NHWC: ImagesNHWC
-    broken: tuple[int, ...]
 
 
 class Sampler:
@@ -52,6 +44,7 @@ class Sampler:
         )
         self._forward: Forward = PlainForward(model)
         self._graph: GraphedLoop | None = None
+        self._output_copy = OutputCopy(model.device)
         self._captions = CaptionEncoder(model.text_encoders, slots=groups)
         # Decided by the spec and not by the batch, so that an image never depends on its neighbours' scales.
         self._two_passes = takes_two_passes(model, spec)
@@ -69,7 +62,6 @@ class Sampler:
             capture = capture_on(self._model.device)
             self._graph = GraphedLoop(lambda inputs: self._loop(inputs, lambda: False), capture)
 
-    @torch.inference_mode()
     def sample(
         self,
         captions: Sequence[str],
@@ -82,6 +74,17 @@ class Sampler:
         Raises DrawAbandonedError before the next step once `abandoned` answers true; with a graph, before all
         of them.
         """
+        return self.begin(captions, seeds_N, guidance_N, abandoned).wait()
+
+    @torch.inference_mode()
+    def begin(
+        self,
+        captions: Sequence[str],
+        seeds_N: Sequence[int],
+        guidance_N: Sequence[float],
+        abandoned: Callable[[], bool],
+    ) -> Copying:
+        """`sample`, not waiting for the device: the next batch may begin meanwhile."""
         device = self._model.device
         conditions = self._conditions(self._encode(captions), guidance_N)
         # float32 also beside half precision: a scale such as 7.3 has no bfloat16.
@@ -93,9 +96,9 @@ class Sampler:
         elif abandoned():
             raise DrawAbandonedError("before the first step")
         else:
+            self._output_copy.hold_back()  # the outputs of a graph are the same memory each time
             outputs = self._graph(inputs)
-        images_NHWC: ImagesNHWC = outputs.images_NHWC.cpu().numpy()
-        return Sampled(images_NHWC, tuple((~outputs.finite_N).nonzero().flatten().tolist()))
+        return self._output_copy.start(outputs, abandoned)
 
     def cuts(self, caption: str) -> bool:
         """Whether the tokenizer drops the end of the caption."""

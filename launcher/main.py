@@ -19,8 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupts.install()
     # Imported after the handlers are in place: from here on Ctrl-C is an orderly end.
     from launcher.errors import ChildFailedError
+    from launcher.freed_memory import keep_freed_memory
     from protocol.errors import StreamrepError, UserError
 
+    keep_freed_memory()
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv), interrupts)
     except UserError as error:

@@ -6,6 +6,8 @@ from enum import Enum
 
 import zmq
 
+from protocol.sockets import received
+
 READ_AT_ONCE = 1000
 """So that a flood of connections can't keep a loop from its other work."""
 _NOT_ADMITTED_STATUS = 400
@@ -40,12 +42,8 @@ class HandshakeMonitor:
 
     def read(self) -> Iterator[Handshake]:
         """Every handshake that has ended since the last call."""
-        for _ in range(READ_AT_ONCE):
-            try:
-                event, _endpoint = self._monitor.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            yield _ending(*struct.unpack("=HI", event))
+        for event, _endpoint in received(self._monitor, READ_AT_ONCE):
+            yield _ending(*struct.unpack("=HI", event.buffer))
 
     def close(self) -> None:
         """To be called before the watched socket is closed; twice does no harm."""

@@ -32,8 +32,8 @@ def _engine(cache: Path, engine: str, **settings: object) -> DiffusionEngine:
     return DiffusionEngine(config, opened, opened.weights_digest(), SPEC, lambda: False)
 
 
-def _draw(engine: DiffusionEngine, captions: tuple[str, ...] = CAPTIONS) -> ImagesNHWC:
-    tickets = [
+def _tickets(captions: tuple[str, ...]) -> list[Ticket]:
+    return [
         Ticket(
             group_id=i,
             caption_id=caption_id(caption),
@@ -44,7 +44,10 @@ def _draw(engine: DiffusionEngine, captions: tuple[str, ...] = CAPTIONS) -> Imag
         )
         for i, caption in enumerate(captions)
     ]
-    return np.concatenate(engine.draw(tickets, lambda: False))
+
+
+def _draw(engine: DiffusionEngine, captions: tuple[str, ...] = CAPTIONS) -> ImagesNHWC:
+    return np.concatenate(engine.draw(_tickets(captions), lambda: False))
 
 
 @pytest.mark.parametrize("cuda_graphs", [False, True])
@@ -67,3 +70,16 @@ def test_eager_draws_the_same_bits_in_a_graph(tmp_path: Path) -> None:
     plain, graphed = _engine(tmp_path, "eager"), _engine(tmp_path, "eager", cuda_graphs=True)
     for captions in (CAPTIONS, CAPTIONS[::-1], CAPTIONS):
         assert np.array_equal(_draw(graphed, captions), _draw(plain, captions))
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_a_batch_that_begins_before_the_last_was_fetched_changes_nothing(
+    tmp_path: Path, cuda_graphs: bool
+) -> None:
+    """Its computation may not overwrite what is still on its way to the host."""
+    engine = _engine(tmp_path, "eager", cuda_graphs=cuda_graphs)
+    orders = [CAPTIONS, CAPTIONS[::-1], CAPTIONS[1:] + CAPTIONS[:1]]
+    alone = [_draw(engine, captions) for captions in orders]
+    begun = [engine.begin(_tickets(captions), lambda: False) for captions in orders]
+    for drawing, expected in zip(begun, alone, strict=True):
+        assert np.array_equal(np.concatenate(drawing.groups()), expected)

@@ -14,7 +14,7 @@ import zmq
 from protocol.errors import MalformedMessageError
 from protocol.frames import decode_from_worker, encode
 from protocol.keys import TrainerKeys
-from protocol.sockets import bind_router
+from protocol.sockets import bind_router, received
 from trainer.batch import DrawnGroup
 from trainer.errors import FeedFailedError
 from trainer.feed.desk import Desk, Outgoing
@@ -25,6 +25,8 @@ POLL_MILLISECONDS = 100
 GONE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
 """Errors of a send to a worker that has left or takes nothing any more."""
 MESSAGES_A_TURN = 64
+TICK_SECONDS = 0.05
+"""Between looks at what time brings about: there may be a thousand turns a second."""
 LATECOMER_SECONDS = 3.0
 """A worker that waits tries to connect every 2 s at the rarest (protocol.sockets), and then says hello."""
 
@@ -88,6 +90,7 @@ class Feed:
         self._stop_reason = ""
         self._failure: BaseException | None = None
         self._started_at = 0.0
+        self._tick_at = 0.0
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     def start(self) -> None:
@@ -243,13 +246,14 @@ class Feed:
     def _turn(self, readable: bool) -> None:
         with self._changed:
             before = len(self._desk.arrivals)
-            for _ in range(MESSAGES_A_TURN if readable else 0):
-                try:
-                    frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
-                except zmq.Again:
-                    break
+            for frames in received(self._router, MESSAGES_A_TURN if readable else 0):
                 self._send(self._answer(frames))
-            self._send(self._desk.tick(time.monotonic()))
+            now = time.monotonic()
+            if now >= self._tick_at:
+                self._tick_at = now + TICK_SECONDS
+                self._send(self._desk.tick(now))
+            else:
+                self._send(self._desk.grant(now))
             if len(self._desk.arrivals) > before:
                 self._changed.notify_all()
 

@@ -105,7 +105,37 @@ def test_cancelled_tickets_are_not_drawn() -> None:
     assignments.add(0, _tickets(1, 2, 3, 4, 5), ())
     assert _taken(assignments) == [1, 2]
     assignments.cancel(0, [1, 3])
-    assert (_taken(assignments), assignments.undrawn(0)) == ([4, 5], (4, 5))
+    assert (_taken(assignments), assignments.undrawn(0)) == ([4, 5], (1, 2, 4, 5))
+
+
+def test_two_batches_may_be_under_way_and_come_back_in_order() -> None:
+    """Their tickets are drawn once, whichever of them holds it."""
+    assignments = _assignments()
+    assignments.add(0, _tickets(1, 2, 3, 4), ())
+    assert (_taken(assignments), _taken(assignments)) == ([1, 2], [3, 4])
+    assignments.add(0, _tickets(1, 4, 5), ())
+    assert assignments.undrawn(0) == (5, 1, 2, 3, 4)
+    assignments.finish([_failed(1), _failed(2)])
+    assert assignments.collect() == [_failed(1), _failed(2)]
+    assert (assignments.undrawn(0), assignments.drawing) == ((5, 3, 4), True)
+    assignments.finish([_failed(3), _failed(4)])
+    assert assignments.collect() == [_failed(3), _failed(4)]
+    assert (assignments.undrawn(0), assignments.drawing) == ((5,), False)
+
+
+def test_who_finishes_is_told_whether_the_other_thread_sleeps() -> None:
+    """It may sleep only when nothing waits for it, and is woken once."""
+    assignments = _assignments(groups_per_batch=1)
+    assignments.add(0, _tickets(1, 2, 3), ())
+    for _ in range(3):
+        assignments.take(10.0)
+    assert assignments.may_sleep()
+    assert assignments.finish([_failed(1)])
+    assert not assignments.finish([_failed(2)])
+    assert not assignments.may_sleep()
+    assert not assignments.finish([_failed(3)])
+    assert len(assignments.collect()) == 3
+    assert assignments.may_sleep()
 
 
 def test_vitals_are_those_of_the_batch_under_way() -> None:

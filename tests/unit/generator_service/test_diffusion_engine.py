@@ -73,7 +73,7 @@ def test_running_out_of_memory_is_the_workers_failure(
         def fail(*args: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr(engine._sampler, "sample", fail)
+        monkeypatch.setattr(engine._sampler, "begin", fail)
         with pytest.raises(
             OutOfDeviceMemoryError, match=r"static batch of 6 images.*lower generator.batch_images"
         ):

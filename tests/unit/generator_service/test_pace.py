@@ -32,6 +32,18 @@ def test_idleness_grows_while_a_batch_is_under_way_only() -> None:
     assert (pace.drawing, pace.idle_seconds(15.0)) == (False, 0.0)
 
 
+def test_of_two_under_way_the_second_counts_from_the_end_of_the_first() -> None:
+    """The device draws one after the other; what is left is what is left of both."""
+    pace = Pace(4.0)
+    pace.start(10.0)
+    pace.start(10.5)
+    assert (pace.idle_seconds(11.0), pace.left_seconds(11.0)) == (1.0, 7.0)
+    pace.finish(16.0)
+    assert (pace.drawing, pace.p95_seconds, pace.idle_seconds(17.0)) == (True, 6.0, 1.0)
+    pace.finish(18.0)
+    assert (pace.drawing, pace.idle_seconds(19.0), pace.left_seconds(19.0)) == (False, 0.0, 0.0)
+
+
 def test_another_engine_begins_anew_with_the_batch_that_is_under_way() -> None:
     """Its warm-up is all that is known of it, and the time that building it took is nobody's idleness."""
     pace = Pace(4.0)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from generator_service.batch_drawing import BatchDrawing
 from generator_service.channel import DrawnGroup, FailedDraw
 from generator_service.engine import Abandoned
 from generator_service.errors import DrawAbandonedError, OutOfDeviceMemoryError
 from generator_service.fake import FakeEngine, draw_fake_group
 from generator_service.packer import Assignment
-from generator_service.worker import draw_batch
 from protocol.generation import GenerationSpec
 from protocol.payload import ImagesNHWC
 from protocol.tickets import Ticket
@@ -39,7 +39,9 @@ def _batch(make_ticket) -> list[Assignment]:
 def test_only_the_guilty_ticket_fails(make_ticket) -> None:
     """Its neighbours are drawn alone, with the same pixels."""
     batch = _batch(make_ticket)
-    first, second, third = draw_batch(_Raising(ValueError("no such thing")), batch, lambda: False)
+    first, second, third = BatchDrawing(
+        _Raising(ValueError("no such thing")), batch, lambda: False
+    ).outcomes()
     assert second == FailedDraw(rank=1, group_id=1, reason="ValueError: no such thing")
     for one, outcome in ((batch[0], first), (batch[2], third)):
         assert isinstance(outcome, DrawnGroup)
@@ -53,7 +55,7 @@ def test_only_the_guilty_ticket_fails(make_ticket) -> None:
 def test_some_errors_are_the_workers_end(error: Exception, make_ticket) -> None:
     """Out of memory and giving up never fail a ticket."""
     with pytest.raises(type(error)):
-        draw_batch(_Raising(error), _batch(make_ticket), lambda: False)
+        BatchDrawing(_Raising(error), _batch(make_ticket), lambda: False).outcomes()
 
 
 def test_a_group_tells_whether_its_caption_was_cut(make_ticket) -> None:
@@ -63,5 +65,5 @@ def test_a_group_tells_whether_its_caption_was_cut(make_ticket) -> None:
         def cuts(self, caption: str) -> bool:
             return caption == "bad"
 
-    outcomes = draw_batch(Cutting(SPEC, batch_images=6), _batch(make_ticket), lambda: False)
+    outcomes = BatchDrawing(Cutting(SPEC, batch_images=6), _batch(make_ticket), lambda: False).outcomes()
     assert [isinstance(one, DrawnGroup) and one.caption_cut for one in outcomes] == [False, True, False]
