@@ -1,5 +1,7 @@
-"""Weights & Biases, against a stand-in for its package that notes what it is told."""
+"""Weights & Biases: what its package is told, by a stand-in that notes it, and what the package writes."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -7,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from protocol.errors import UserError
 from trainer.samples import Strip
@@ -94,3 +97,37 @@ def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"pip install 'streamrep\[wandb\]'"):
         WandbTracker("project", tmp_path, {})
+
+
+TRACKED = """
+import sys
+from pathlib import Path
+import numpy as np
+from trainer.samples import Strip
+from trainer.trackers.wandb import WandbTracker
+tracker = WandbTracker("project", Path(sys.argv[1]), {"run": {"seed": 31337}})
+tracker.row({"step": 10, "time": 1.0, "loss": 2.0})
+pixels = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+tracker.strips([Strip(group_id=1, caption="a red dog", uses=1, step=10, image_HWC=pixels)])
+tracker.scores(30, {"evaluation/set/knn/accuracy": 0.5})
+tracker.close()
+"""
+
+
+def test_the_package_itself_keeps_curves_pictures_and_the_run_file(tmp_path: Path, repository: Path) -> None:
+    """Without an account, in the folder that `wandb sync` sends: wandb's own, in a process of its own."""
+    pytest.importorskip("wandb", reason="an extra")
+    subprocess.run(
+        [sys.executable, "-c", TRACKED, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(repository), "WANDB_MODE": "offline", "WANDB_SILENT": "true"},
+        check=True,
+        timeout=60,
+    )
+    [kept] = tmp_path.glob("wandb/offline-run-*")
+    [record] = kept.glob("run-*.wandb")
+    assert record.name == f"run-{(tmp_path / 'wandb_id').read_text().strip()}.wandb"
+    told = record.read_bytes()
+    for part in (b"train/loss", b"evaluation/set/knn/accuracy", b"31337", b"a red dog", b"project"):
+        assert part in told
+    [picture] = kept.glob("files/media/images/*.png")
+    assert np.array_equal(np.asarray(Image.open(picture)).reshape(-1), np.arange(24, dtype=np.uint8))
