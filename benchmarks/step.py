@@ -9,6 +9,8 @@ The time that the trainer waits for pictures is left out, and nothing is evaluat
 that is not augmentation is in forward pass, backward pass and optimizer.
 
 Usage: streamrep bench step [RUN.toml] [--steps 150] [--batches 8,16,32,64] [--train.micro_batch 64 ...]
+   The paper's batch: streamrep bench step examples/recipes/cc12m_1x.toml --captions.source embedded --steps 0
+                      --batches 1376 --warm-up 0 --timed 1
 """
 
 import argparse
@@ -37,7 +39,7 @@ from launcher.run_file import RunFile, load, to_tables
 
 RESULT = Path("benchmarks/results/step.json")
 TARGET = 0.90
-TIMED_STEPS, WARM_UP_STEPS = 8, 2
+_SHARE = "share_of_learning_without_augmentation"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,35 +47,40 @@ def main(argv: Sequence[str]) -> int:
     words, overrides = split(list(argv))
     options = _parser().parse_args(words)
     with tempfile.TemporaryDirectory(prefix="streamrep-") as name:
-        folder = Path(name)
-        pool = fill(folder, TRAINED_SIZE)
-        words = pool_words(folder, pool, TRAINED_SIZE)
-        config = load(options.run_file, [*overrides, *words, *_run_words(folder, options.steps)])
-        shares = _in_process(_profile, config)
-        print(
-            f"of {shares['seconds']:.1f} s: forward, backward and optimizer {shares['learning']:.1%},"
-            f" augmentation {shares['augmentation']:.1%}, the rest {shares['rest']:.1%}"
-        )
-        share = shares["learning"] / (shares["learning"] + shares["rest"])
-        print(f"without augmentation {share:.1%} in forward, backward and optimizer (target {TARGET:.0%})")
-        rows = [_row(config, groups) for groups in options.batches]
+        run_words = _run_words(Path(name), options.steps)
+        if options.steps:
+            pool = fill(Path(name), TRAINED_SIZE)
+            overrides += pool_words(Path(name), pool, TRAINED_SIZE)
+        config = load(options.run_file, [*overrides, *run_words])
+        shares = _shares(config) if options.steps else {}
+        rows = [_row(config, groups, options) for groups in options.batches]
     result = {
         "question": "where the time of a training step goes, and what a batch costs",
-        "shares": shares,
-        "share_of_learning_without_augmentation": share,
+        **shares,
         "batches": rows,
-        "target": TARGET,
         "run": msgspec.to_builtins(config),
         "environment": environment(),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"written to {options.out}")
-    return 0 if share >= TARGET else 1
+    return 0 if shares.get(_SHARE, 1.0) >= TARGET else 1
 
 
-def _row(config: RunFile, groups: int) -> dict[str, Any]:
-    row = {"batch_groups": groups, **_in_process(_cost, config, groups)}
+def _shares(config: RunFile) -> dict[str, Any]:
+    shares = _in_process(_profile, config)
+    print(
+        f"of {shares['seconds']:.1f} s: forward, backward and optimizer {shares['learning']:.1%},"
+        f" augmentation {shares['augmentation']:.1%}, the rest {shares['rest']:.1%}"
+    )
+    share = shares["learning"] / (shares["learning"] + shares["rest"])
+    print(f"without augmentation {share:.1%} in forward, backward and optimizer (target {TARGET:.0%})")
+    return {"shares": shares, _SHARE: share, "target": TARGET}
+
+
+def _row(config: RunFile, groups: int, options: argparse.Namespace) -> dict[str, Any]:
+    cost = _in_process(_cost, config, groups, options.warm_up, options.timed)
+    row = {"batch_groups": groups, **cost}
     print(
         f"{groups} groups, {row['images']} images: {1000 * row['step_seconds']:.0f} ms,"
         f" {row['images'] / row['step_seconds']:.0f} images a second, {row['peak_bytes'] / 1e9:.2f} GB",
@@ -125,7 +132,7 @@ def _profile(pipe: Any, config: RunFile) -> None:
     )
 
 
-def _cost(pipe: Any, config: RunFile, groups: int) -> None:
+def _cost(pipe: Any, config: RunFile, groups: int, warm_up: int, timed: int) -> None:
     """Steps on random pixels of that many groups, and sends what one takes."""
     import torch
 
@@ -141,7 +148,7 @@ def _cost(pipe: Any, config: RunFile, groups: int) -> None:
     drawn = tuple(group_of(plan.ticket(i), pixels, "pool") for i in range(groups))
     learner = Learner(config)
     on_cuda, seconds = learner.device.type == "cuda", []
-    for step in range(1, WARM_UP_STEPS + TIMED_STEPS + 1):
+    for step in range(1, warm_up + timed + 1):
         began = time.perf_counter()
         learner.step(Batch(step=step, groups=drawn, uses=(1,) * groups))
         seconds.append(time.perf_counter() - began)
@@ -150,7 +157,7 @@ def _cost(pipe: Any, config: RunFile, groups: int) -> None:
     pipe.send(
         {
             "images": config.batch_images,
-            "step_seconds": statistics.median(seconds[WARM_UP_STEPS:]),
+            "step_seconds": statistics.median(seconds[warm_up:]),
             "peak_bytes": peak,
         }
     )
@@ -163,10 +170,8 @@ def _peak_bytes() -> int:
 
 
 def _run_words(folder: Path, steps: int) -> list[str]:
-    return [
-        *("--run.mode", "offline", "--run.dir", str(folder), "--run.name", "step"),
-        *("--run.max_steps", str(steps), "--eval.sets", "[]"),
-    ]
+    words = ["--run.dir", str(folder), "--run.name", "step", "--eval.sets", "[]"]
+    return [*words, "--run.mode", "offline", "--run.max_steps", str(steps)] if steps else words
 
 
 def _batches(text: str) -> list[int]:
@@ -179,7 +184,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("run_file", nargs="?", type=Path, metavar="RUN.toml", help="the embedded run without it")
-    add("--steps", type=int, default=150, help="trained under the profiler")
+    add("--steps", type=int, default=150, help="trained under the profiler; 0 leaves that out")
     add("--batches", type=_batches, default=[8, 16, 32, 64], help="groups in a batch, of each measurement")
+    add("--warm-up", type=int, default=2, help="steps before those that are timed")
+    add("--timed", type=int, default=8, help="steps of each batch, whose median counts")
     add("--out", type=Path, default=RESULT)
     return parser

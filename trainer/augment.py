@@ -25,6 +25,8 @@ from trainer.augment_parameters import AugmentParameters, Key, draw_parameters
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+AT_ONCE = 512
+"""Images: what lies between source and crop takes four times the memory of either."""
 LUMA = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 
@@ -49,7 +51,16 @@ class Augment:
         """uint8 [N, H, W, 3] and N keys (run seed, group id, view, use) -> float32 [N, 3, Y, X]."""
         images = torch.as_tensor(images_NHWC).to(self.device, non_blocking=True)
         parameters = draw_parameters(self.config, keys, images.shape[1], images.shape[2])
-        return self.apply(images, parameters)
+        if len(images) <= AT_ONCE:
+            return self.apply(images, parameters)
+        size = self.config.crop_size
+        crops_NCYX = torch.empty((len(images), 3, size, size), device=self.device)
+        for start in range(0, len(images), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            crops_NCYX[part] = self.apply(
+                images[part], AugmentParameters._make(rows[part] for rows in parameters)
+            )
+        return crops_NCYX
 
     def apply(self, images_NHWC: Tensor, parameters: AugmentParameters) -> Tensor:
         """The same with the parameters given."""

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.augment import IMAGENET_MEAN, IMAGENET_STD, LUMA, Augment, colour_matrix, normalise
+from trainer.augment import AT_ONCE, IMAGENET_MEAN, IMAGENET_STD, LUMA, Augment, colour_matrix, normalise
 from trainer.augment_config import AugmentConfig
 from trainer.augment_parameters import AugmentParameters, Key, draw_parameters
 
@@ -198,6 +198,17 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     some = augment(source[[4, 1]], keys_of([5, 2]))
     torch.testing.assert_close(some, whole[[4, 1]], atol=1e-5, rtol=0)
     torch.testing.assert_close(augment(source[3:4], keys_of([4])), whole[3:4], atol=1e-5, rtol=0)
+
+
+def test_a_batch_larger_than_what_is_augmented_at_once_is_all_augmented() -> None:
+    """Each image by its own key, beyond the first part as well."""
+    count = AT_ONCE + 3
+    many_NHWC, augment = images(count, 10, 12), Augment(AugmentConfig(crop_size=8), "cpu")
+    keys: list[Key] = [(0, group, 0, 1) for group in range(count)]
+    crops_NCYX = augment(many_NHWC, keys)
+    for image in (0, AT_ONCE - 1, AT_ONCE, count - 1):
+        [alone_CYX] = augment(many_NHWC[image : image + 1], keys[image : image + 1])
+        torch.testing.assert_close(crops_NCYX[image], alone_CYX)
 
 
 def test_a_second_use_looks_different() -> None:
