@@ -42,19 +42,22 @@ class Assignments:
             self._packer.resize(groups_per_batch)
             self._pace.begin_anew(batch_seconds, self._clock())
 
-    def take(self, timeout_seconds: float) -> list[Assignment] | None:
-        """The next static batch, now under way. Empty when none came in time; None is the end."""
+    def take(self, timeout_seconds: float, *, full: bool = False) -> list[Assignment] | None:
+        """The next static batch, now under way. Empty when none came in time; None is the end.
+
+        With `full` no part-filled one: while the device is busy it costs nothing to wait for the rest.
+        """
         give_up_at = self._clock() + timeout_seconds
         with self._changed:
             while not self._closed:
                 now = self._clock()
-                if batch := self._packer.take(now):
+                if batch := self._packer.take(now, full=full):
                     self._under_way.append(batch)
                     self._pace.start(now)
                     return batch
                 if now >= give_up_at:
                     return []
-                due_at = self._packer.due_at(now)
+                due_at = self._packer.due_at(now, full=full)
                 self._changed.wait((give_up_at if due_at is None else min(due_at, give_up_at)) - now)
             return None
 

@@ -53,8 +53,8 @@ class DrawingLoop:
             if self._pending is not None and self._pending.arrived:
                 self._fetch()
             self._status.say_when_due()
-            waiting = ARRIVAL_SECONDS if self._pending is not None else self._status.seconds_left()
-            batch = self._link.next_batch(waiting)
+            busy = self._pending is not None
+            batch = self._link.next_batch(ARRIVAL_SECONDS if busy else self._status.seconds_left(), full=busy)
             if batch is None or batch:
                 return batch
 

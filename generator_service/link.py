@@ -95,9 +95,9 @@ class Link:
         self._assignments.equip(groups_per_batch=groups_per_batch, batch_seconds=batch_seconds)
         self._command(Equip(equipment=equipment, groups_per_batch=groups_per_batch))
 
-    def next_batch(self, timeout_seconds: float) -> list[Assignment] | None:
+    def next_batch(self, timeout_seconds: float, *, full: bool = False) -> list[Assignment] | None:
         """See `Assignments.take`."""
-        return self._assignments.take(timeout_seconds)
+        return self._assignments.take(timeout_seconds, full=full)
 
     def hand_over(self, outcomes: tuple[Outcome, ...]) -> None:
         """Gives what became of the batch to the I/O thread."""

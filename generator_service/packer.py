@@ -61,16 +61,17 @@ class Packer:
         """Group ids that wait for a rank, oldest first."""
         return tuple(ticket.group_id for ticket in self._queues.get(rank, deque()))
 
-    def due_at(self, now: float) -> float | None:
-        """When `take` will give a batch if nothing more comes; None while nothing waits."""
+    def due_at(self, now: float, *, full: bool = False) -> float | None:
+        """When `take` will give a batch if nothing more comes; None if it won't."""
         queued = sum(map(len, self._queues.values()))
-        if not queued:
-            return None
-        return now if queued >= self._groups_per_batch else self._newest_at + self._pack_seconds
+        if queued >= self._groups_per_batch:
+            return now
+        return self._newest_at + self._pack_seconds if queued and not full else None
 
-    def take(self, now: float) -> list[Assignment]:
-        """The next static batch, part-filled only when it was time; empty when it is not."""
-        due_at = self.due_at(now)
+    def take(self, now: float, *, full: bool = False) -> list[Assignment]:
+        """The next static batch, part-filled only when it was time, and never with `full`; empty when there
+        is none."""
+        due_at = self.due_at(now, full=full)
         if due_at is None or now < due_at:
             return []
         batch: list[Assignment] = []

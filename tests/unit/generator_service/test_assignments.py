@@ -75,6 +75,9 @@ def test_a_full_batch_is_given_at_once_and_a_part_of_one_when_it_is_time() -> No
     began = time.monotonic()
     assert _taken(hasty) == [1]
     assert 0.1 < time.monotonic() - began < 5
+    hasty.add(0, _tickets(2), ())
+    assert hasty.take(0.5, full=True) == []
+    assert _taken(hasty) == [2]
 
 
 def test_who_waits_is_woken_by_tickets_and_by_the_end() -> None:

@@ -74,8 +74,10 @@ class Orders:
         self.abandoned = threading.Event()
         self.outcomes: list[Outcome] = []
         self.equipped: list[int] = []
+        self.asked_for_full: list[bool] = []
 
-    def next_batch(self, timeout_seconds: float) -> list[Assignment] | None:
+    def next_batch(self, timeout_seconds: float, *, full: bool = False) -> list[Assignment] | None:
+        self.asked_for_full.append(full)
         ids = self._script.popleft()
         if ids is None:
             return None
@@ -111,9 +113,11 @@ def test_a_batch_begins_before_the_one_before_it_is_fetched(make_ticket: Any) ->
 
 def test_a_batch_that_is_done_does_not_wait_for_the_next_one(make_ticket: Any) -> None:
     """While none comes the loop looks whether the device has done."""
-    device, orders = Device(), Orders([[1, 2], [], [], [], [3, 4], None], make_ticket)
+    device, orders = Device(), Orders([[1, 2], [], [], [], [3], None], make_ticket)
     _run(device, orders)
     assert device.events == ["begin 1", "fetch 1", "begin 3", "fetch 3"]
+    # While the device is busy a part-filled batch may wait for its rest.
+    assert orders.asked_for_full == [False, True, True, True, False, True]
 
 
 def test_an_engine_that_draws_at_once_is_fetched_at_once(make_ticket: Any) -> None:
@@ -128,8 +132,8 @@ def test_out_of_memory_the_one_under_way_is_fetched_and_the_other_drawn_in_parts
     """By an engine with half of the batch; nothing is lost and the order is kept."""
 
     class Shrinking(Orders):
-        def next_batch(self, timeout_seconds: float) -> list[Assignment] | None:
-            batch = super().next_batch(timeout_seconds)
+        def next_batch(self, timeout_seconds: float, *, full: bool = False) -> list[Assignment] | None:
+            batch = super().next_batch(timeout_seconds, full=full)
             if batch and batch[0].ticket.group_id == 3:
                 device.room = 2
             return batch
