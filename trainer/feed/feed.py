@@ -4,6 +4,7 @@ Everything it decides is the desk's; everything it knows is behind one lock, whi
 only to fetch arrivals, to report what was trained, and to read counts.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -131,14 +132,14 @@ class Feed:
             self._desk.leases.train(group_ids)
             starved = self._desk.starved
         if starved:
-            self._waker.send(b"")
+            self._wake_up()
 
     def redeal(self, leases: Leases) -> None:
         """Other ids are wanted from now on: see `Desk.redeal`."""
         with self._changed:
             self._raise_failure()
             self._desk.redeal(leases)
-        self._waker.send(b"")
+        self._wake_up()
 
     def claim(self) -> int:
         """The next id, for another source to serve."""
@@ -193,7 +194,7 @@ class Feed:
             return
         self._stop_reason, self._stopping = reason, True
         if self._thread.is_alive():
-            self._waker.send(b"")
+            self._wake_up()
             self._thread.join(timeout=3)
         self._waker.close(linger=0)
         if not self._thread.is_alive():
@@ -201,6 +202,11 @@ class Feed:
                 self._gate.close()
             self._router.close(linger=500)
             self._context.term()
+
+    def _wake_up(self) -> None:
+        # Waiting would be for ever where the thread has just ended, and needless where wake-ups wait already.
+        with contextlib.suppress(zmq.Again):
+            self._waker.send(b"", zmq.NOBLOCK)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -197,6 +197,27 @@ def test_stop_tells_workers_and_returns_soon(feed: Feed, worker: HandWorker) -> 
     again.stop("never started")
 
 
+@pytest.mark.timeout(20)
+def test_a_thread_that_ends_before_it_is_woken_is_not_waited_for(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks by itself whether to stop, and may be gone between the look at it and the wake-up."""
+    thread, answers = feed._thread, iter([True])
+    lives = thread.is_alive
+
+    def lived_a_moment_ago() -> bool:
+        if next(answers, False):
+            feed._stopping = True
+            thread.join(10)
+            return True
+        return lives()
+
+    monkeypatch.setattr(thread, "is_alive", lived_a_moment_ago)
+    began = time.monotonic()
+    feed.stop("done")
+    assert time.monotonic() - began < 5
+
+
 def test_two_trainers_cannot_share_a_port(feed: Feed) -> None:
     """The second is told in one line."""
     with pytest.raises(UserError, match=r"stream\.bind"):
