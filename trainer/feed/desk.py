@@ -95,6 +95,7 @@ class Desk:
                     peer.credit = 0
                 else:
                     peer.credit = message.credit
+                    return self._grant_to(peer, now)
             case Group():
                 assert payload is not None, "frames.decode_from_worker delivers a group with its payload"
                 # The tick after a turn grants anew, once for all groups that came in it.
@@ -104,6 +105,7 @@ class Desk:
             case WorkerHeartbeat():
                 peer.last_progress = max(peer.last_progress, now - message.idle_seconds)
                 peer.batch_seconds = message.batch_seconds
+                return []  # as after a group
             case Bye():
                 self.leases.give_back(identity, message.returned)
                 self.lose(identity)
@@ -153,10 +155,10 @@ class Desk:
             self.lose(peer.identity, silent=True)
         for peer in self.peers:
             outgoing += self._equip(peer)
+        names = self.peers.names
+        for peer in self.peers:
             lease_seconds = max(self._settings.lease_seconds, LEASE_BATCHES * peer.batch_seconds)
-            expired = self.leases.expire(
-                peer.identity, peer.last_progress, lease_seconds, now, self.peers.names
-            )
+            expired = self.leases.expire(peer.identity, peer.last_progress, lease_seconds, now, names)
             if expired:
                 self.refused["lease_expired"] += len(expired)
                 outgoing.append((peer.identity, Cancel(**self._stamp, group_ids=tuple(expired))))
@@ -170,14 +172,22 @@ class Desk:
     def grant(self, now: float) -> list[Outgoing]:
         """Tickets, as the window allows, to every worker with half of its credit free: fewer messages than
         one by one, and who holds the other half has enough to do."""
+        self.starved = False
+        held = self.leases.held
+        free_of = [(p, p.credit - held(p.identity)) for p in self.peers if p.credit and p.equipped]
+        # Most often nobody has any free, and there may be a hundred workers and a thousand turns a second.
+        hungry = [(peer, free) for peer, free in free_of if free > 0]
+        return self._grant(hungry, now) if hungry else []
+
+    def _grant_to(self, peer: Peer, now: float) -> list[Outgoing]:
+        free = peer.credit - self.leases.held(peer.identity)
+        return self._grant([(peer, free)], now) if peer.equipped and free > 0 else []
+
+    def _grant(self, hungry: list[tuple[Peer, int]], now: float) -> list[Outgoing]:
         outgoing: list[Outgoing] = []
         equipped = self.peers.equipped
         patience = {p.identity: HEAD_BATCHES * p.batch_seconds for p in self.peers if p.batch_seconds}
-        self.starved = False
-        for peer in self.peers:
-            free = peer.credit - self.leases.held(peer.identity)
-            if not peer.equipped or free < 1:
-                continue
+        for peer, free in hungry:
             ids = self.leases.issue_head_again(peer.identity, now, patience)
             self.issued_again += len(ids)
             if 2 * free >= peer.credit:
