@@ -79,6 +79,7 @@ def _shares(config: RunFile) -> dict[str, Any]:
 
 
 def _row(config: RunFile, groups: int, options: argparse.Namespace) -> dict[str, Any]:
+    print(f"{groups} groups: {options.warm_up} steps and {options.timed} timed ones", flush=True)
     cost = _in_process(_cost, config, groups, options.warm_up, options.timed)
     row = {"batch_groups": groups, **cost}
     print(
