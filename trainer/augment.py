@@ -26,7 +26,7 @@ from trainer.augment_parameters import AugmentParameters, Key, draw_parameters
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 AT_ONCE = 512
-"""Images: what lies between source and crop takes four times the memory of either."""
+"""Images: what lies between source and crop takes several times the memory of either."""
 LUMA = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 
