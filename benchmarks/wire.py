@@ -213,6 +213,7 @@ def bare_rate(transport: str, seconds: float, groups: int, *, hashed: bool = Fal
     with _endpoint(transport) as endpoint:
         router = spawn.Process(target=_receive_bare, args=(endpoint, seconds, hashed, there))
         router.start()
+        there.close()  # so that a router that dies ends the wait for it
         bound = here.recv_bytes().decode()
         sender = spawn.Process(target=_send_bare, args=(bound, groups, hashed))
         sender.start()

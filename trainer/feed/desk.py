@@ -149,7 +149,7 @@ class Desk:
 
     def tick(self, now: float) -> list[Outgoing]:
         """What time alone brings about. To be called several times a second."""
-        outgoing, self._cancelled = self._cancelled, []
+        outgoing = self._cancel_redealt()
         for peer in self.peers.silent(now, self._settings.silence_seconds):
             self.refused["silent_worker"] += 1
             self.lose(peer.identity, silent=True)
@@ -172,16 +172,23 @@ class Desk:
     def grant(self, now: float) -> list[Outgoing]:
         """Tickets, as the window allows, to every worker with half of its credit free: fewer messages than
         one by one, and who holds the other half has enough to do."""
+        cancelled = self._cancel_redealt()
         self.starved = False
         held = self.leases.held
         free_of = [(p, p.credit - held(p.identity)) for p in self.peers if p.credit and p.equipped]
         # Most often nobody has any free, and there may be a hundred workers and a thousand turns a second.
         hungry = [(peer, free) for peer, free in free_of if free > 0]
-        return self._grant(hungry, now) if hungry else []
+        return cancelled + (self._grant(hungry, now) if hungry else [])
+
+    def _cancel_redealt(self) -> list[Outgoing]:
+        """Before any ticket: of ids that are wanted still, a later word would drop the new ones."""
+        cancelled, self._cancelled = self._cancelled, []
+        return cancelled
 
     def _grant_to(self, peer: Peer, now: float) -> list[Outgoing]:
+        cancelled = self._cancel_redealt()
         free = peer.credit - self.leases.held(peer.identity)
-        return self._grant([(peer, free)], now) if peer.equipped and free > 0 else []
+        return cancelled + (self._grant([(peer, free)], now) if peer.equipped and free > 0 else [])
 
     def _grant(self, hungry: list[tuple[Peer, int]], now: float) -> list[Outgoing]:
         outgoing: list[Outgoing] = []

@@ -321,6 +321,21 @@ def test_too_many_dead_letters_end_the_run() -> None:
     assert len(desk.leases.dead) == 20
 
 
+@pytest.mark.parametrize("by", ["grant", "ready"])
+def test_what_was_held_is_cancelled_before_the_same_ids_are_given_anew(by: str) -> None:
+    """Whatever grants first after the switch: the other way round the worker would drop the new ones."""
+    desk = _desk()
+    _join(desk, A)
+    desk.handle(A, Ready(**STAMP, credit=3), None, 0.0)
+    desk.redeal(Leases(DoneIds(), target=9, window=4))
+    outgoing = desk.grant(0.1) if by == "grant" else desk.handle(A, Ready(**STAMP, credit=3), None, 0.1)
+    [cancel, tickets] = [message for _, message in outgoing]
+    assert isinstance(cancel, Cancel)
+    assert isinstance(tickets, Tickets)
+    assert set(cancel.group_ids) & {ticket.group_id for ticket in tickets.tickets}
+    assert not any(isinstance(message, Cancel) for _, message in desk.tick(0.2))
+
+
 def test_after_a_new_deal_workers_stay_and_drop_what_nobody_wants() -> None:
     """As after a switch of mode: dead letters and counts go on, and so does a group that is wanted still."""
     desk = _desk(window=4)
